@@ -1,0 +1,23 @@
+//! The rules of an operation's life, as plain values and pure functions.
+//!
+//! This room reads no clock, draws no random number, does no input or output, and is never
+//! `async`. Time, identifiers and jitter come in as arguments, so any history can be replayed.
+
+pub mod apply;
+pub mod command;
+pub mod error;
+pub mod name;
+pub mod operation;
+pub mod retry;
+pub mod time;
+
+pub use apply::{apply, start};
+pub use command::{Applied, Changes, Command, Event, EventKind, Finish, Refusal, Start};
+pub use error::{Code, Error, Reason};
+pub use name::OperationName;
+pub use operation::{
+    Cancel, Cause, Desired, Effects, Epoch, Lease, Operation, Outcome, Payload, Policy, Progress,
+    RequestId, State, Status, StopReason,
+};
+pub use retry::Retry;
+pub use time::Timestamp;
