@@ -86,6 +86,7 @@ pub fn apply(operation: &Operation, command: Command, now: Timestamp) -> Result<
         Command::Release { epoch, changes } => release(operation, epoch, changes, now),
         Command::Cancel { cause, actor, reason } => cancel(operation, cause, actor, reason, now),
         Command::Delete { actor } => delete(operation, actor, now),
+        Command::Recover { lease } => recover(operation, lease, now),
         Command::Tick { jitter } => tick(operation, jitter, now),
     }
 }
@@ -316,6 +317,26 @@ fn delete(operation: &Operation, actor: Arc<str>, now: Timestamp) -> Result<Appl
     let mut applied = next.changed();
     applied.forget = applied.operation.purge_at().is_some_and(|at| at <= now);
     Ok(applied)
+}
+
+fn recover(operation: &Operation, span: Duration, now: Timestamp) -> Result<Applied, Refusal> {
+    let expires_at = now + span;
+    let mut next = Next::from(operation, now);
+    match &mut next.operation.state {
+        State::Running { lease }
+        | State::Cancelling { lease }
+        | State::CleaningUp { lease: Some(lease), .. }
+            if lease.expires_at < expires_at =>
+        {
+            lease.expires_at = expires_at;
+        }
+        State::Running { .. }
+        | State::Cancelling { .. }
+        | State::CleaningUp { .. }
+        | State::Queued { .. }
+        | State::Done { .. } => return Err(Refusal::NotDue),
+    }
+    Ok(next.changed())
 }
 
 fn tick(operation: &Operation, jitter: u8, now: Timestamp) -> Result<Applied, Refusal> {

@@ -91,6 +91,12 @@ pub enum Command {
         /// Who asks; may be empty.
         actor: Arc<str>,
     },
+    /// The server was away: whoever held a lease gets a whole new one, so that an outage of ours does not
+    /// count as silence of the workers.
+    Recover {
+        /// How long a worker may be silent from now.
+        lease: Duration,
+    },
     /// Time has passed: act on whatever is due.
     Tick {
         /// 0 to 255: spreads a retry.
@@ -110,6 +116,7 @@ impl Command {
             Self::Release { .. } => "Release",
             Self::Cancel { .. } => "Cancel",
             Self::Delete { .. } => "Delete",
+            Self::Recover { .. } => "Recover",
             Self::Tick { .. } => "Tick",
         }
     }
