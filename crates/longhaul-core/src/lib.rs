@@ -6,7 +6,9 @@
 pub mod apply;
 pub mod command;
 pub mod error;
+mod finish;
 pub mod name;
+mod next;
 pub mod operation;
 pub mod retry;
 pub mod time;
