@@ -1,0 +1,27 @@
+//! Automation in Rust: one subcommand per task. Owns only the command line.
+
+mod codegen;
+mod errors_page;
+mod tidy;
+
+use clap::Parser;
+
+/// Automation for whoever works on Longhaul.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Xtask {
+    /// Checks what no compiler checks: arrows, sizes, headers, names in documents, tests' manners.
+    Tidy,
+    /// Writes docs/errors.md from the closed list of reasons.
+    Errors(errors_page::Args),
+    /// Makes the bundled descriptor sets again, byte for byte.
+    Codegen(codegen::Args),
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    match Xtask::parse() {
+        Xtask::Tidy => tidy::run(),
+        Xtask::Errors(args) => errors_page::run(&args),
+        Xtask::Codegen(args) => codegen::run(&args),
+    }
+}
