@@ -1,0 +1,1 @@
+//! Protobuf JSON, both ways.

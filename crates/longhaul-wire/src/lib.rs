@@ -1,0 +1,14 @@
+//! Words on the line: descriptors, HTTP rules, protobuf JSON, queries, system parameters, errors.
+//!
+//! Turns bytes into values and values into bytes, for any API loaded at run time. Owns no socket
+//! and no store, and decides nothing about an operation: that is `longhaul-core`.
+
+pub mod http_rule;
+pub mod json;
+pub mod longrunning;
+pub mod message;
+pub mod query;
+pub mod settings;
+pub mod status;
+pub mod system;
+pub mod v1;

@@ -1,0 +1,1 @@
+//! Binds the path, the query and the body of an HTTP request to its message.
