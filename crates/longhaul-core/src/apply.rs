@@ -130,6 +130,7 @@ fn claim(
     };
     let epoch = next.operation.epoch;
     next.event(EventKind::Claimed { worker, epoch, cleanup });
+    next.note_delivery();
     Ok(next.changed())
 }
 
@@ -199,7 +200,10 @@ fn release(
             next.operation.attempt = next.operation.attempt.saturating_sub(1);
             next.operation.state = State::Queued { not_before: now, lost: None };
         }
-        State::Cancelling { .. } => next.main_work_lost(None),
+        State::Cancelling { .. } => {
+            next.operation.attempt = next.operation.attempt.saturating_sub(1);
+            next.main_work_lost(None);
+        }
         State::CleaningUp { not_before, lease, lost, attempts, .. } => {
             *not_before = now;
             *lease = None;
@@ -247,15 +251,6 @@ fn cancel(
         return Ok(if newly_asked { next.changed() } else { next.revert_to(operation) });
     }
     next.stop(cause, actor, reason);
-    match &next.operation.state {
-        // Past the gate the work is carried forward, within the cancel's deadline.
-        State::Queued { .. } if next.operation.gate_passed.is_some() => {}
-        State::Queued { .. } => next.end_cancelled(None, String::new()),
-        State::Running { lease } => {
-            next.operation.state = State::Cancelling { lease: lease.clone() };
-        }
-        State::Cancelling { .. } | State::CleaningUp { .. } | State::Done { .. } => {}
-    }
     Ok(next.changed())
 }
 
@@ -271,6 +266,9 @@ fn delete(operation: &Operation, actor: Arc<str>, now: Timestamp) -> Result<Appl
     next.event(EventKind::Deleted { actor });
     let mut applied = next.changed();
     applied.forget = applied.operation.purge_at().is_some_and(|at| at <= now);
+    if applied.forget {
+        applied.events.push(Event { at: now, kind: EventKind::Forgotten });
+    }
     Ok(applied)
 }
 
@@ -304,7 +302,6 @@ fn tick(operation: &Operation, jitter: u8, now: Timestamp) -> Result<Applied, Re
         State::Queued { .. } => {
             if operation.cancel.is_none() {
                 next.stop(Cause::Deadline, "".into(), "".into());
-                next.end_cancelled(None, String::new());
             } else {
                 next.main_work_given_up();
             }
@@ -312,7 +309,6 @@ fn tick(operation: &Operation, jitter: u8, now: Timestamp) -> Result<Applied, Re
         State::Running { lease } => {
             if missed && operation.cancel.is_none() {
                 next.stop(Cause::Deadline, "".into(), "".into());
-                next.operation.state = State::Cancelling { lease: lease.clone() };
             } else {
                 next.event(EventKind::LeaseExpired { worker: lease.worker.clone() });
                 next.attempt_lost(lease.clone());
@@ -329,6 +325,7 @@ fn tick(operation: &Operation, jitter: u8, now: Timestamp) -> Result<Applied, Re
         }
         State::CleaningUp { lease, budget_end, attempts, .. } => {
             if *budget_end <= now {
+                next.close_epoch();
                 next.end_cancelled(Some(Effects::Unknown), String::new());
             } else if let Some(lease) = lease {
                 next.event(EventKind::LeaseExpired { worker: lease.worker.clone() });

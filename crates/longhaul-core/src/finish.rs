@@ -5,7 +5,7 @@
 use crate::command::{Applied, Changes, EventKind, Finish, Refusal};
 use crate::error::Code;
 use crate::next::{Next, unchanged};
-use crate::operation::{Effects, Epoch, Outcome, State};
+use crate::operation::{Effects, Epoch, Operation, Outcome, State, Status};
 
 pub(crate) fn finish_attempt(
     mut next: Next,
@@ -42,7 +42,7 @@ pub(crate) fn finish_attempt(
             next.finish_cleanup(finish, jitter);
         }
         State::Done { outcome, .. } => {
-            return if same_end(outcome, &finish) {
+            return if same_end(&next.operation, outcome, &finish) {
                 Ok(unchanged(&next.operation, Vec::new()))
             } else {
                 Err(Refusal::LeaseLost)
@@ -61,7 +61,7 @@ impl Next {
                 return Err(Refusal::CancelNotRequested);
             }
             Finish::Failed { status, retryable, effects } => {
-                self.operation.effects = effects.unwrap_or(Effects::Unknown);
+                self.operation.effects = self.honest(effects.unwrap_or(Effects::Unknown));
                 let retry = &self.operation.policy.retry;
                 let not_before = retry.not_before(self.operation.attempt, jitter, self.now);
                 if retryable && retry.allows_another(self.operation.attempt) {
@@ -95,39 +95,64 @@ impl Next {
     }
 
     fn finish_cleanup(&mut self, finish: Finish, jitter: u8) {
-        let (effects, message, again) = match finish {
-            Finish::Succeeded(_) => (Effects::Undone, String::new(), false),
-            Finish::Cancelled { effects, message } => (effects, message, false),
+        match finish {
+            Finish::Succeeded(_) => self.end_cancelled(Some(Effects::Undone), String::new()),
+            Finish::Cancelled { effects, message } => self.end_cancelled(Some(effects), message),
             Finish::Failed { status, retryable, effects } => {
-                (effects.unwrap_or(Effects::Unknown), status.message, retryable)
+                if !(retryable && self.clean_up_again(&status, jitter)) {
+                    self.end_cancelled(Some(effects.unwrap_or(Effects::Unknown)), status.message);
+                }
             }
-        };
-        let now = self.now;
-        let retry = self.operation.policy.retry.clone();
-        match &mut self.operation.state {
+        }
+    }
+
+    /// Waits for another cleanup attempt, if one is left.
+    fn clean_up_again(&mut self, status: &Status, jitter: u8) -> bool {
+        let retry = &self.operation.policy.retry;
+        let again = match &mut self.operation.state {
             State::CleaningUp { not_before, lease, lost, attempts, .. }
-                if again && retry.allows_another(*attempts) =>
+                if retry.allows_another(*attempts) =>
             {
-                *not_before = retry.not_before(*attempts, jitter, now);
+                *not_before = retry.not_before(*attempts, jitter, self.now);
                 *lease = None;
                 *lost = None;
+                *not_before
             }
             State::CleaningUp { .. }
             | State::Queued { .. }
             | State::Running { .. }
             | State::Cancelling { .. }
-            | State::Done { .. } => self.end_cancelled(Some(effects), message),
-        }
+            | State::Done { .. } => return false,
+        };
+        self.event(EventKind::Retrying { not_before: again, status: status.clone() });
+        true
     }
 }
 
-/// Whether a repeated finish says what the first one said: its answer was lost, not its effect.
-fn same_end(outcome: &Outcome, finish: &Finish) -> bool {
+/// Whether a repeated finish could have led to this end: its answer was lost, not its effect. The epoch is
+/// already known to be the last one.
+fn same_end(operation: &Operation, outcome: &Outcome, finish: &Finish) -> bool {
+    // What a worker said after an accepted cancel may have been turned into the cause's code.
+    let stopped = match (&operation.cancel, outcome) {
+        (Some(cancel), Outcome::Error(stored)) => stored.code == cancel.cause.code(),
+        (Some(_), Outcome::Response(_)) | (None, Outcome::Response(_) | Outcome::Error(_)) => false,
+    };
     match (outcome, finish) {
+        // A deleted operation kept no more of its response than the type.
+        (Outcome::Response(stored), Finish::Succeeded(response)) if operation.deleted.is_some() => {
+            stored.type_name == response.type_name
+        }
         (Outcome::Response(stored), Finish::Succeeded(response)) => stored == response,
-        (Outcome::Error(stored), Finish::Failed { status, .. }) => stored == status,
-        (Outcome::Error(stored), Finish::Cancelled { .. }) => stored.code == Code::Cancelled,
-        (Outcome::Response(_), Finish::Failed { .. } | Finish::Cancelled { .. })
-        | (Outcome::Error(_), Finish::Succeeded(_)) => false,
+        (Outcome::Error(stored), Finish::Failed { status, retryable, .. }) => {
+            let as_cancelled = *retryable || status.code == Code::Cancelled;
+            let as_cleanup = stored.message == status.message;
+            stored == status || (stopped && (as_cancelled || as_cleanup))
+        }
+        (Outcome::Error(_), Finish::Cancelled { .. }) => stopped,
+        (Outcome::Error(_), Finish::Succeeded(_)) => {
+            let cleaned_up = operation.effects == Effects::Undone;
+            stopped && (cleaned_up || operation.policy.discard_success_after_cancel)
+        }
+        (Outcome::Response(_), Finish::Failed { .. } | Finish::Cancelled { .. }) => false,
     }
 }

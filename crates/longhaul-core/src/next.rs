@@ -112,19 +112,22 @@ impl Next {
     /// The answer to a report carries the desired state, so a cancel is on its way now.
     pub(crate) fn note_delivery(&mut self) {
         let now = self.now;
-        let first = match (&self.operation.state, &mut self.operation.cancel) {
-            (State::Cancelling { .. }, Some(cancel)) if cancel.delivered_at.is_none() => {
-                cancel.delivered_at = Some(now);
-                true
-            }
-            _ => false,
+        let told = match self.operation.state {
+            State::Cancelling { .. } => self.operation.cancel.as_mut(),
+            State::Queued { .. }
+            | State::Running { .. }
+            | State::CleaningUp { .. }
+            | State::Done { .. } => None,
         };
+        let first = told.is_some_and(|cancel| {
+            cancel.delivered_at.replace(cancel.delivered_at.unwrap_or(now)).is_none()
+        });
         if first {
             self.event(EventKind::CancelDelivered);
         }
     }
 
-    /// Records the first wish to stop.
+    /// Records the first wish to stop, and acts on it.
     pub(crate) fn stop(&mut self, cause: Cause, actor: Arc<str>, reason: Arc<str>) {
         self.operation.cancel = Some(Cancel {
             cause,
@@ -137,6 +140,18 @@ impl Next {
             acknowledged_at: None,
         });
         self.event(EventKind::CancelRequested { cause, actor, reason });
+        match &self.operation.state {
+            // Past the gate the work is carried forward, within the cancel's deadline.
+            State::Queued { .. } if self.operation.gate_passed.is_some() => {}
+            State::Queued { .. } => {
+                self.close_epoch();
+                self.end_cancelled(None, String::new());
+            }
+            State::Running { lease } => {
+                self.operation.state = State::Cancelling { lease: lease.clone() };
+            }
+            State::Cancelling { .. } | State::CleaningUp { .. } | State::Done { .. } => {}
+        }
     }
 
     /// A worker fell silent while nobody wanted it to stop.
@@ -148,6 +163,7 @@ impl Next {
                 "worker {:?} fell silent on attempt {}, the last one allowed",
                 &*lease.worker, self.operation.attempt
             );
+            self.close_epoch();
             self.end(Outcome::Error(Status { code: Code::Unavailable, message, details: vec![] }));
         }
     }
@@ -165,11 +181,11 @@ impl Next {
     }
 
     /// Nobody will say how the main work ended: clean up where the method can, else end with effects
-    /// unknown. Raises the epoch, so that the old worker cannot speak for the cleanup.
+    /// unknown.
     pub(crate) fn main_work_given_up(&mut self) {
+        self.close_epoch();
         match self.operation.policy.cleanup_budget {
             Some(budget) => {
-                self.operation.epoch += 1;
                 self.operation.state = State::CleaningUp {
                     not_before: self.now,
                     lease: None,
@@ -180,6 +196,14 @@ impl Next {
                 self.event(EventKind::CleanupStarted);
             }
             None => self.end_cancelled(Some(Effects::Unknown), String::new()),
+        }
+    }
+
+    /// Gives up whatever the last claim left open: its worker can speak neither for a cleanup nor after an
+    /// end that it did not report.
+    pub(crate) fn close_epoch(&mut self) {
+        if self.operation.epoch > 0 {
+            self.operation.epoch += 1;
         }
     }
 

@@ -11,7 +11,8 @@ use crate::name::OperationName;
 use crate::retry::Retry;
 use crate::time::Timestamp;
 
-/// The fencing token: +1 on every claim, never reset; 0 before the first.
+/// The fencing token: +1 on every claim, and when the server gives up what a claim left open; never reset;
+/// 0 before the first claim.
 pub type Epoch = u64;
 
 /// A message of a known type, in protobuf's binary form; never decoded in this room.

@@ -33,7 +33,7 @@ impl Retry {
         let doublings = attempt.saturating_sub(1).min(31);
         let wait = self.backoff_first.saturating_mul(1 << doublings).min(self.backoff_max);
         let half = wait / 2;
-        now + half + half * u32::from(jitter) / 255
+        now + half + half.saturating_mul(u32::from(jitter)) / 255
     }
 
     /// Whether an operation that has made `attempt` attempts may make another.
