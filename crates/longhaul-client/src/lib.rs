@@ -1,0 +1,8 @@
+//! What callers and worker authors import.
+//!
+//! [`operations`] talks to any server of google.longrunning, Google's own included; [`worker`] does
+//! the work that Longhaul hands out. Owns neither a server nor a store, and never decides what an
+//! operation becomes: it asks, waits and reports.
+
+pub mod operations;
+pub mod worker;

@@ -1,0 +1,20 @@
+//! A client of google.longrunning.Operations over HTTP and JSON.
+//!
+//! Works against any server that speaks the contract, also Google's. Owns requests, retries, paging
+//! and waiting; refuses to know any API's own types: an operation stays the JSON it came as.
+
+mod client;
+mod error;
+mod list;
+mod name;
+mod operation;
+mod wait;
+
+pub use client::Client;
+pub use error::{Error, ErrorInfo, StatusError, TransportError, TransportKind};
+pub use list::{ListOptions, Page};
+pub use operation::{Operation, OperationError, State};
+pub use wait::WaitOptions;
+
+#[cfg(test)]
+mod tests;

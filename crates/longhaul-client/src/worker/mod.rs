@@ -1,0 +1,1 @@
+//! Doing the work that Longhaul hands out.
