@@ -3,12 +3,16 @@
 //! Turns bytes into values and values into bytes, for any API loaded at run time. Owns no socket
 //! and no store, and decides nothing about an operation: that is `longhaul-core`.
 
+pub mod api;
+pub mod bundled;
+pub mod convert;
 pub mod http_rule;
 pub mod json;
 pub mod longrunning;
 pub mod message;
 pub mod query;
 pub mod settings;
+pub mod start;
 pub mod status;
 pub mod system;
 pub mod v1;
