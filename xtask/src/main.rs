@@ -1,5 +1,6 @@
 //! Automation in Rust: one subcommand per task. Owns only the command line.
 
+mod bench;
 mod codegen;
 mod errors_page;
 mod tidy;
@@ -16,6 +17,11 @@ enum Xtask {
     Errors(errors_page::Args),
     /// Makes the bundled descriptor sets again, byte for byte.
     Codegen(codegen::Args),
+    /// Measures starts, round trips, gets and lists beside the disk's and the stack's ceilings.
+    Bench(bench::Args),
+    /// Serves the stack's ceiling for a benchmark.
+    #[command(name = bench::HELLO_COMMAND, hide = true)]
+    BenchHello,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,5 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Xtask::Tidy => tidy::run(),
         Xtask::Errors(args) => errors_page::run(&args),
         Xtask::Codegen(args) => codegen::run(&args),
+        Xtask::Bench(args) => Ok(bench::run(&args)?),
+        Xtask::BenchHello => Ok(bench::serve_hello()?),
     }
 }

@@ -134,6 +134,7 @@ const CHECKS: &[fn(&Tree) -> Vec<Finding>] = &[
     words::bare_todos,
     architecture::names_exist,
     documents::errors_page,
+    documents::configuration,
     documents::changelog,
     documents::decisions,
 ];

@@ -1,10 +1,14 @@
-//! Documents kept true: the errors page, the changelog, the list of decisions.
+//! Documents kept true: the errors page, the keys of the configuration, the changelog, the decisions.
 
 use std::collections::HashMap;
 
 use super::{Finding, Tree};
 use crate::errors_page;
 
+const CONFIGURATION: &str = "crates/longhaul-server/src/config.rs";
+const CONFIGURATION_PAGE: &str = "docs/configuration.md";
+/// Keys that hold other keys; they are headings of the page.
+const SECTIONS: &[&str] = &["store", "limits", "workers"];
 const DECISIONS: &str = "docs/decisions/";
 
 /// `docs/errors.md` is what `cargo xtask errors` writes.
@@ -13,6 +17,31 @@ pub fn errors_page(tree: &Tree) -> Vec<Finding> {
         return Vec::new();
     }
     vec![Finding::new(errors_page::PAGE, "is out of date; run `cargo xtask errors`")]
+}
+
+/// `docs/configuration.md` has a row for every key that the configuration takes.
+pub fn configuration(tree: &Tree) -> Vec<Finding> {
+    let page = tree.text(CONFIGURATION_PAGE).unwrap_or_default();
+    let keys = keys_of(tree.text(CONFIGURATION).unwrap_or_default());
+    let missing = keys.into_iter().filter(|key| !page.contains(&format!("\n| `{key}` |")));
+    missing.map(|key| Finding::new(CONFIGURATION_PAGE, format!("has no row for `{key}`"))).collect()
+}
+
+/// The public fields of the configuration, as a file spells them.
+fn keys_of(source: &str) -> Vec<&str> {
+    let mut renamed = None;
+    let mut keys = Vec::new();
+    for line in source.lines().map(str::trim) {
+        if let Some((_, rest)) = line.split_once("rename = \"") {
+            renamed = rest.split('"').next();
+        } else if let Some(field) = line.strip_prefix("pub ").and_then(|rest| rest.split_once(": "))
+        {
+            keys.push(renamed.take().unwrap_or(field.0));
+        }
+    }
+    // What has a blank in it is a function's head.
+    keys.retain(|key| !SECTIONS.contains(key) && !key.contains(' '));
+    keys
 }
 
 /// The changelog has a place for what comes next.
@@ -55,6 +84,16 @@ mod tests {
         assert_eq!(errors_page(&Tree::of(&[])).len(), 1);
         assert_eq!(errors_page(&Tree::of(&[(errors_page::PAGE, "# Errors\n")])).len(), 1);
         assert_eq!(errors_page(&Tree::of(&[(errors_page::PAGE, &errors_page::render())])), []);
+    }
+
+    #[test]
+    fn a_key_without_a_row_is_found() {
+        let source = "pub struct Config {\n    #[serde(rename = \"api\")]\n    pub apis: Vec<Api>,\n    pub lease: Duration,\n}\n\
+                      impl Config {\n    pub fn parse(text: &str) -> Self {}\n}\n";
+        assert_eq!(keys_of(source), ["api", "lease"]);
+        let page = "\n| `api` | x |\n| `leases` | y |\n";
+        let tree = Tree::of(&[(CONFIGURATION, source), (CONFIGURATION_PAGE, page)]);
+        assert_eq!(configuration(&tree).len(), 1);
     }
 
     #[test]

@@ -25,10 +25,10 @@ pub fn nothing_ignored(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// No test waits by the clock unless it says why.
+/// No test waits by the clock unless it says why; on simulated time a sleep costs nothing.
 pub fn no_sleeps(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (path, text) in tree.rust() {
+    for (path, text) in tree.rust().filter(|(_, text)| !is_on_simulated_time(text)) {
         let marks = test_lines(text);
         let mut above = "";
         for (number, line) in text.lines().enumerate() {
@@ -41,6 +41,12 @@ pub fn no_sleeps(tree: &Tree) -> Vec<Finding> {
         }
     }
     findings
+}
+
+fn is_on_simulated_time(text: &str) -> bool {
+    let mut tests =
+        text.lines().filter(|line| line.trim_start().starts_with("#[tokio::test")).peekable();
+    tests.peek().is_some() && tests.all(|line| line.contains("start_paused = true"))
 }
 
 fn sleeps(line: &str) -> bool {
@@ -116,6 +122,15 @@ mod tests {
         assert_eq!(no_sleeps(&Tree::of(&[("crates/a/src/a.rs", text)])), []);
         let inside = format!("#[cfg(test)]\nmod tests {{\n{text}}}\n");
         assert_eq!(no_sleeps(&Tree::of(&[("crates/a/src/a.rs", &inside)])).len(), 1);
+    }
+
+    #[test]
+    fn simulated_time_may_be_slept_through_if_every_test_has_it() {
+        let sleep = concat!("    tokio::time::", "sleep(wait).await;\n");
+        let paused = format!("#[tokio::test(start_paused = true)]\nasync fn a_b() {{\n{sleep}}}\n");
+        assert_eq!(no_sleeps(&tree(&paused)), []);
+        let mixed = format!("{paused}#[tokio::test]\nasync fn c_d() {{\n{sleep}}}\n");
+        assert_eq!(no_sleeps(&tree(&mixed)).len(), 2);
     }
 
     #[test]
