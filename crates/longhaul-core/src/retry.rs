@@ -62,6 +62,9 @@ mod tests {
         assert_eq!(wait(2, 255), Duration::from_secs(4));
         assert_eq!(wait(3, 255), Duration::from_secs(7));
         assert_eq!(wait(u32::MAX, 255), Duration::from_secs(7));
+        let endless =
+            Retry { attempts_max: 1, backoff_first: Duration::MAX, backoff_max: Duration::MAX };
+        assert_eq!(endless.not_before(1, 255, Timestamp::default()), Timestamp::MAX);
         assert!(retry.allows_another(2));
         assert!(!retry.allows_another(3));
     }

@@ -158,6 +158,14 @@ fn cleaning_up() -> Vec<(&'static str, Story)> {
         ("CLEANING_UP, backing off", {
             begun().claimed().finished(failed_retryable(Code::Unavailable))
         }),
+        ("CLEANING_UP, held, last attempt", {
+            let once = Retry { attempts_max: 1, ..policy().retry };
+            Story::with_deadline(Policy { retry: once, ..cleanup_policy() })
+                .claimed()
+                .cancelled(Cause::Client)
+                .due()
+                .claimed()
+        }),
         ("CLEANING_UP, held, superseded", {
             Story::with_deadline(cleanup_policy())
                 .claimed()
