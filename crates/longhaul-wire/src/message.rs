@@ -19,6 +19,7 @@ pub use descriptors::{
 };
 pub use options::{FieldFormat, OperationInfo, Resource, ResourceReference};
 pub use path::FieldValue;
+pub(crate) use path::{is_set, key_text};
 
 /// Levels of messages within messages, counted through `Any`: deeper input or output is refused.
 pub const DEPTH_MAX: usize = 100;
