@@ -116,10 +116,10 @@ impl StatusError {
     /// Reads an error answer; `body` may be anything.
     pub(super) fn read(url: &str, http: u16, content_type: &str, body: &[u8]) -> Self {
         let parsed: Option<Value> = serde_json::from_slice(body).ok();
-        let envelope = parsed.as_ref().and_then(|value| match value {
-            Value::Array(items) => items.first()?.get("error")?.as_object(),
-            _ => value.get("error")?.as_object(),
-        });
+        // A streaming method wraps its error in an array.
+        let envelope = parsed
+            .as_ref()
+            .and_then(|value| value.get(0).unwrap_or(value).get("error")?.as_object());
         let Some(error) = envelope else {
             return Self::bare(url, http, content_type, body);
         };

@@ -110,10 +110,8 @@ fn running() -> Answer {
 }
 
 fn status(error: &Error) -> &StatusError {
-    match error {
-        Error::Status(status) => status,
-        other => panic!("not a status: {other:?}"),
-    }
+    let Error::Status(status) = error else { panic!("not a status: {error:?}") };
+    status
 }
 
 #[tokio::test]

@@ -1,0 +1,177 @@
+//! The way to the server: two calls, over gRPC or, in tests, over nothing.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longhaul_wire::v1::workers_client::WorkersClient;
+use longhaul_wire::v1::{ClaimRequest, ClaimResponse, ReportRequest, ReportResponse};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use super::Error;
+
+/// Largest answer that is read, in bytes: a thousand assignments with large requests fit.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// How often an open connection is tried, and how long the answer to that may take: a connection that
+/// died silently must be noticed well within a lease.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3));
+
+/// A way to a server of longhaul.v1.Workers. Calls may be dropped at any moment.
+#[async_trait]
+pub trait Link: Send + Sync + 'static {
+    /// Takes waiting operations. Source: longhaul/v1/workers.proto, Claim.
+    async fn claim(
+        &self,
+        request: ClaimRequest,
+        timeout: Duration,
+    ) -> Result<ClaimResponse, Status>;
+
+    /// Says how operations go and hears what is wanted. Source: longhaul/v1/workers.proto, Report.
+    async fn report(
+        &self,
+        request: ReportRequest,
+        timeout: Duration,
+    ) -> Result<ReportResponse, Status>;
+}
+
+/// The link over gRPC.
+#[derive(Clone, Debug)]
+pub struct Grpc {
+    client: WorkersClient<Channel>,
+    authorization: Option<MetadataValue<Ascii>>,
+}
+
+impl Grpc {
+    /// A link to the server at `url`, such as `http://127.0.0.1:7151`. Connects when first used, and again
+    /// whenever the connection is lost. Must be called within a Tokio runtime.
+    pub fn connect(url: &str) -> Result<Self, Error> {
+        let wrong = |why: String| {
+            Error::InvalidArgument(format!(
+                "worker URL {url:?} {why}; give one such as http://127.0.0.1:7151"
+            ))
+        };
+        if !url.starts_with("http://") {
+            return Err(wrong("must begin with http://".to_owned()));
+        }
+        let endpoint = Endpoint::from_shared(url.to_owned())
+            .map_err(|error| wrong(format!("is malformed ({error})")))?
+            .tcp_nodelay(true)
+            .connect_timeout(Duration::from_secs(5))
+            .http2_keep_alive_interval(KEEP_ALIVE.0)
+            .keep_alive_timeout(KEEP_ALIVE.1)
+            .keep_alive_while_idle(true);
+        Ok(Self::over(endpoint.connect_lazy()))
+    }
+
+    /// A link over a channel that the caller made.
+    #[must_use]
+    pub fn over(channel: Channel) -> Self {
+        let client = WorkersClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+        Self { client, authorization: None }
+    }
+
+    /// Sends this bearer token with every call.
+    pub fn with_token(mut self, token: &str) -> Result<Self, Error> {
+        let value = format!("Bearer {}", token.trim()).parse().map_err(|_| {
+            Error::InvalidArgument("the token has characters that no header can carry".to_owned())
+        })?;
+        self.authorization = Some(value);
+        Ok(self)
+    }
+
+    fn request<M>(&self, message: M, timeout: Duration) -> Request<M> {
+        let mut request = Request::new(message);
+        request.set_timeout(timeout);
+        if let Some(value) = &self.authorization {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        request
+    }
+}
+
+#[async_trait]
+impl Link for Grpc {
+    async fn claim(
+        &self,
+        request: ClaimRequest,
+        timeout: Duration,
+    ) -> Result<ClaimResponse, Status> {
+        let request = self.request(request, timeout);
+        Ok(self.client.clone().claim(request).await?.into_inner())
+    }
+
+    async fn report(
+        &self,
+        request: ReportRequest,
+        timeout: Duration,
+    ) -> Result<ReportResponse, Status> {
+        let request = self.request(request, timeout);
+        Ok(self.client.clone().report(request).await?.into_inner())
+    }
+}
+
+/// Whether the same call would be refused again, however often it is repeated.
+pub(super) fn permanent(status: &Status) -> bool {
+    match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unimplemented => true,
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::AlreadyExists
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => false,
+    }
+}
+
+/// One call with a limit of our own: a link that never answers is a lost one.
+pub(super) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+    }
+}
+
+/// Growing pauses between tries, each cut by chance so that workers do not come back in step.
+pub(super) struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_secs(2);
+
+    pub(super) fn new() -> Self {
+        Self { next: Self::FIRST }
+    }
+
+    /// The pause before the next try.
+    pub(super) fn pause(&mut self) -> Duration {
+        use std::hash::{BuildHasher, Hasher};
+        let chance = std::collections::hash_map::RandomState::new().build_hasher().finish();
+        let pause = self.next.mul_f64(0.5 + (chance % 1024) as f64 / 2048.0);
+        self.next = (self.next * 2).min(Self::LONGEST);
+        pause
+    }
+}
+
+/// A span as the protocol writes it.
+pub(super) fn to_wire(span: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(span.subsec_nanos()).unwrap_or_default(),
+    }
+}
