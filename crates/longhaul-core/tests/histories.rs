@@ -773,7 +773,12 @@ fn shape_is_possible(operation: &Operation) -> Verdict {
             kept_until.is_some_and(|until| until >= *at) && kept_until >= window_end
         }
     };
-    hold!(possible, "an impossible shape");
+    hold!(
+        possible,
+        "{} cannot be, with cancel {stopping} and gate {:?}",
+        operation.state.name(),
+        operation.gate_passed
+    );
     Ok(())
 }
 
