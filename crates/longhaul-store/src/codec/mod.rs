@@ -1,0 +1,50 @@
+//! Operations and events as bytes: a version byte, then CBOR with numbered fields.
+//!
+//! Owns the stored form. A field number is never given a second meaning; a reader skips numbers it does
+//! not know, and takes the default for those that are absent. Row columns (name, uid, API, method, queue,
+//! parent, creation, key) and the request are kept beside the record, not in it.
+
+mod event;
+mod parts;
+mod record;
+
+use std::fmt;
+
+pub(crate) use event::{decode_events, encode_events};
+pub(crate) use record::{Columns, decode_operation, encode_operation};
+
+/// The version byte that this program writes; it reads all up to it.
+pub(crate) const CODEC_VERSION: u8 = 1;
+
+/// Bytes that are not a record of a known version.
+#[derive(Debug)]
+pub(crate) struct Unreadable(String);
+
+impl Unreadable {
+    fn new(what: impl fmt::Display) -> Self {
+        Self(what.to_string())
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unreadable {}
+
+fn body(bytes: &[u8]) -> Result<&[u8], Unreadable> {
+    match bytes.split_first() {
+        Some((&CODEC_VERSION, body)) => Ok(body),
+        Some((version, _)) => Err(Unreadable(format!("record version {version} is not known"))),
+        None => Err(Unreadable("the record is empty".into())),
+    }
+}
+
+fn encode<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    bytes.push(CODEC_VERSION);
+    minicbor::encode(value, &mut bytes).expect("writing to a vector cannot fail");
+    bytes
+}

@@ -1,0 +1,415 @@
+//! One batch of commands: what they see, what they change, and how it is undone.
+//!
+//! A command sees the changes of those before it. Rows are written as they are decided, inside one
+//! transaction; the shared view changes only when the commit has succeeded.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use longhaul_core::{Applied, Error, OperationName, Refusal};
+use rusqlite::{Connection, Statement};
+
+use super::faults::failed;
+use super::plan::{Scheduled, Slot};
+use super::rows::{Kept, Reader, Writer, check_size};
+use super::view::Found;
+use super::writer::Work;
+use crate::decision::{self, internal};
+use crate::{Decide, Due, Failure, Key, Recorded, history};
+
+/// Rows shown to readers in one go; the readers wait meanwhile.
+const SHOWN_AT_ONCE: usize = 64;
+
+/// The writing connection, with statements kept ready.
+pub(super) struct Tables<'c> {
+    pub connection: &'c Connection,
+    pub begin: Statement<'c>,
+    pub commit: Statement<'c>,
+    pub probe: Statement<'c>,
+    pub writer: Writer<'c>,
+}
+
+/// Why a command came to nothing.
+pub(super) enum Miss {
+    /// The rules say no.
+    Refused(Refusal),
+    /// Something is wrong with this command's operation only.
+    Command(Error),
+    /// The transaction is broken, and with it every command of the batch.
+    Batch(Error),
+}
+
+/// The value of a row as this batch has made it.
+struct Pending {
+    id: i64,
+    /// `None` once it is forgotten.
+    kept: Option<Kept>,
+    /// The row did not exist before this batch.
+    new: bool,
+}
+
+pub(super) struct Batch<'w> {
+    work: &'w mut Work,
+    pending: HashMap<Slot, Pending>,
+    started: HashMap<OperationName, Slot>,
+    undo: Vec<(Slot, Option<Scheduled>)>,
+    first_id: i64,
+    /// Bytes of records written so far.
+    pub bytes: usize,
+    /// A transaction has begun.
+    pub begun: bool,
+}
+
+impl<'w> Batch<'w> {
+    pub fn new(work: &'w mut Work) -> Self {
+        let first_id = work.next_id;
+        Self {
+            work,
+            pending: HashMap::new(),
+            started: HashMap::new(),
+            undo: Vec::new(),
+            first_id,
+            bytes: 0,
+            begun: false,
+        }
+    }
+
+    /// Decides one command of [`crate::Store::update`].
+    pub fn update(
+        &mut self,
+        tables: &mut Tables<'_>,
+        key: &Key,
+        decide: &Decide,
+    ) -> Result<Applied, Miss> {
+        let (mut before, name) = match key {
+            Key::Name(name) => (self.named(tables, name)?, name),
+            Key::RequestId { api, parent, value, name } => {
+                let filed = self.filed(tables, api, parent, value)?;
+                (if filed.is_some() { filed } else { self.named(tables, name)? }, name)
+            }
+        };
+        let mut applied = run(decide, before.as_ref().map(|(_, kept)| kept))?;
+        if before.as_ref().is_some_and(|(_, kept)| kept.operation.name != applied.operation.name) {
+            // A new operation under a key whose window is over: nobody may have its name.
+            before = self.named(tables, name)?;
+            if before.is_some() {
+                applied = run(decide, before.as_ref().map(|(_, kept)| kept))?;
+            }
+        }
+        let expected = before.as_ref().map_or(name, |(_, kept)| &kept.operation.name);
+        if applied.operation.name != *expected {
+            return Err(Miss::Command(internal("a decision was about another operation")));
+        }
+        self.write(tables, before, &applied)?;
+        Ok(applied)
+    }
+
+    /// Decides one command of [`crate::Store::update_due`].
+    pub fn update_due(
+        &mut self,
+        tables: &mut Tables<'_>,
+        due: &Due,
+        limit: usize,
+        decide: &Decide,
+    ) -> Result<Vec<Applied>, Miss> {
+        let mut done = Vec::new();
+        let mut seen = HashSet::new();
+        while done.len() < limit {
+            let rest = limit - done.len();
+            let slots = self.due(due, rest, &seen);
+            if slots.is_empty() {
+                break;
+            }
+            for slot in slots {
+                seen.insert(slot);
+                match self.update_slot(tables, slot, decide) {
+                    Ok(applied) => done.push(applied),
+                    Err(Miss::Refused(_)) => {}
+                    Err(Miss::Command(error)) => {
+                        tracing::error!(error = %error, "a due operation cannot be changed");
+                    }
+                    Err(Miss::Batch(error)) => return Err(Miss::Batch(error)),
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    fn due(&self, due: &Due, limit: usize, seen: &HashSet<Slot>) -> Vec<Slot> {
+        let plan = self.work.plan.lock();
+        match due {
+            Due::Claim { filter, now } => {
+                plan.claimable(filter, *now, limit, |slot| seen.contains(&slot))
+            }
+            Due::Timer { now } => plan.due(*now, limit, |slot| seen.contains(&slot)),
+        }
+    }
+
+    fn update_slot(
+        &mut self,
+        tables: &mut Tables<'_>,
+        slot: Slot,
+        decide: &Decide,
+    ) -> Result<Applied, Miss> {
+        let before = self.at(tables, slot)?;
+        let Some(kept) = &before else {
+            return Err(Miss::Command(internal("a scheduled operation has no row")));
+        };
+        let applied = run(decide, Some(kept))?;
+        if applied.operation.name != kept.operation.name {
+            return Err(Miss::Command(internal("a decision was about another operation")));
+        }
+        self.write(tables, before.map(|kept| (slot, kept)), &applied)?;
+        Ok(applied)
+    }
+
+    /// Writes something, so that the commit proves that writing works.
+    pub fn probe(&mut self, tables: &mut Tables<'_>) -> Result<(), Miss> {
+        self.begin(tables)?;
+        let written = tables.probe.execute([]).map(drop);
+        self.or_broken(written)
+    }
+
+    /// The operation of this name, as the commands before have left it.
+    fn named(
+        &self,
+        tables: &Tables<'_>,
+        name: &OperationName,
+    ) -> Result<Option<(Slot, Kept)>, Miss> {
+        if let Some(slot) = self.started.get(name)
+            && let Some(kept) = &self.pending[slot].kept
+        {
+            return Ok(Some((*slot, kept.clone())));
+        }
+        let candidates = self.work.view.read().find(name);
+        for found in candidates {
+            let (slot, kept) = match found {
+                Found::Kept(slot, kept) => match self.pending.get(&slot) {
+                    Some(pending) => (slot, pending.kept.clone()),
+                    None => (slot, Some(kept)),
+                },
+                Found::Row(slot, _) => (slot, self.at(tables, slot)?),
+            };
+            if let Some(kept) = kept
+                && kept.operation.name == *name
+            {
+                return Ok(Some((slot, kept)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The operation that this idempotency key is filed under.
+    fn filed(
+        &self,
+        tables: &Tables<'_>,
+        api: &str,
+        parent: &str,
+        value: &str,
+    ) -> Result<Option<(Slot, Kept)>, Miss> {
+        let slots = {
+            let plan = self.work.plan.lock();
+            plan.filed(plan.key_hash(api, parent, value))
+        };
+        for slot in slots {
+            let Some(kept) = self.at(tables, slot)? else { continue };
+            let operation = &kept.operation;
+            let same = operation.request_id.as_ref().is_some_and(|id| &*id.value == value);
+            if same && &*operation.api == api && &*operation.parent == parent {
+                return Ok(Some((slot, kept)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The operation in a slot, as the commands before have left it.
+    fn at(&self, tables: &Tables<'_>, slot: Slot) -> Result<Option<Kept>, Miss> {
+        if let Some(pending) = self.pending.get(&slot) {
+            return Ok(pending.kept.clone());
+        }
+        let found = self.work.view.read().at(slot);
+        match found {
+            Found::Kept(_, kept) => Ok(Some(kept)),
+            Found::Row(_, id) => {
+                Reader::new(tables.connection, &self.work.file).operation(id).map_err(Miss::Command)
+            }
+        }
+    }
+
+    /// Writes what was decided, if anything was.
+    fn write(
+        &mut self,
+        tables: &mut Tables<'_>,
+        before: Option<(Slot, Kept)>,
+        applied: &Applied,
+    ) -> Result<(), Miss> {
+        match before {
+            Some((slot, _)) if applied.forget => self.forget(tables, slot),
+            Some((_, kept)) if kept.operation.revision == applied.operation.revision => Ok(()),
+            Some((slot, kept)) => self.change(tables, slot, &kept, applied),
+            None if applied.forget => Ok(()),
+            None => self.start(tables, applied),
+        }
+    }
+
+    fn start(&mut self, tables: &mut Tables<'_>, applied: &Applied) -> Result<(), Miss> {
+        let operation = &applied.operation;
+        check_size(operation).map_err(Miss::Command)?;
+        let key = match &operation.request_id {
+            Some(id) => {
+                let (api, parent, value) = (&operation.api, &operation.parent, &id.value);
+                if let Some((older, _)) = self.filed(tables, api, parent, value)? {
+                    let was = self.work.plan.lock().unfile(older);
+                    self.undo.push((older, was));
+                }
+                self.work.plan.lock().key_hash(api, parent, value)
+            }
+            None => 0,
+        };
+        self.begin(tables)?;
+        let id = self.work.next_id;
+        self.work.next_id += 1;
+        let slot = self.work.slots.take();
+        let kept = self.record(tables, id, 0, applied)?;
+        let written = tables.writer.insert(id, &kept);
+        self.bytes += self.or_broken(written)?;
+        let scheduled = self.work.plan.lock().schedule(operation, key);
+        self.set(slot, Some(scheduled));
+        self.started.insert(operation.name.clone(), slot);
+        self.pending.insert(slot, Pending { id, kept: Some(kept), new: true });
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        tables: &mut Tables<'_>,
+        slot: Slot,
+        before: &Kept,
+        applied: &Applied,
+    ) -> Result<(), Miss> {
+        check_size(&applied.operation).map_err(Miss::Command)?;
+        self.begin(tables)?;
+        let id = self.id(slot);
+        let kept = self.record(tables, id, before.history_rows, applied)?;
+        let written = tables.writer.update(id, &kept);
+        self.bytes += self.or_broken(written)?;
+        let scheduled = {
+            let mut plan = self.work.plan.lock();
+            let key = plan.key(slot);
+            plan.schedule(&applied.operation, key)
+        };
+        self.set(slot, Some(scheduled));
+        let new = self.pending.get(&slot).is_some_and(|pending| pending.new);
+        self.pending.insert(slot, Pending { id, kept: Some(kept), new });
+        Ok(())
+    }
+
+    fn forget(&mut self, tables: &mut Tables<'_>, slot: Slot) -> Result<(), Miss> {
+        self.begin(tables)?;
+        let id = self.id(slot);
+        let written = tables.writer.forget(id);
+        self.or_broken(written)?;
+        self.set(slot, None);
+        let new = self.pending.get(&slot).is_some_and(|pending| pending.new);
+        self.pending.insert(slot, Pending { id, kept: None, new });
+        Ok(())
+    }
+
+    /// Writes the history of a change; returns the value to keep.
+    fn record(
+        &mut self,
+        tables: &mut Tables<'_>,
+        id: i64,
+        history_rows: u16,
+        applied: &Applied,
+    ) -> Result<Kept, Miss> {
+        let events = history::worth_keeping(&applied.events, usize::from(history_rows));
+        let mut kept = Kept { operation: Arc::new(applied.operation.clone()), history_rows };
+        if !events.is_empty() {
+            let recorded = Recorded { revision: applied.operation.revision, events };
+            let written = tables.writer.record(id, &recorded);
+            self.bytes += self.or_broken(written)?;
+            kept.history_rows = history_rows.saturating_add(1);
+        }
+        Ok(kept)
+    }
+
+    fn id(&self, slot: Slot) -> i64 {
+        match self.pending.get(&slot) {
+            Some(pending) => pending.id,
+            None => self.work.view.read().id(slot),
+        }
+    }
+
+    fn set(&mut self, slot: Slot, next: Option<Scheduled>) {
+        let was = self.work.plan.lock().set(slot, next);
+        self.undo.push((slot, was));
+    }
+
+    fn begin(&mut self, tables: &mut Tables<'_>) -> Result<(), Miss> {
+        if self.begun {
+            return Ok(());
+        }
+        let begun = tables.begin.execute([]).map(drop);
+        self.or_broken(begun)?;
+        self.begun = true;
+        Ok(())
+    }
+
+    fn or_broken<T>(&self, result: rusqlite::Result<T>) -> Result<T, Miss> {
+        result.map_err(|error| Miss::Batch(failed(&self.work.file, error)))
+    }
+
+    /// Makes the commit, if there is something to commit.
+    pub fn commit(&mut self, tables: &mut Tables<'_>) -> Result<(), Error> {
+        if !self.begun {
+            return Ok(());
+        }
+        tables.commit.execute([]).map(drop).map_err(|error| failed(&self.work.file, error))
+    }
+
+    /// Takes everything back after a failed transaction.
+    pub fn undo(self, tables: &Tables<'_>) {
+        if !tables.connection.is_autocommit()
+            && let Err(error) = tables.connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(error = %error, "a transaction could not be rolled back");
+        }
+        let mut plan = self.work.plan.lock();
+        for (slot, was) in self.undo.into_iter().rev() {
+            plan.set(slot, was);
+        }
+        drop(plan);
+        let new = self.pending.iter().filter(|(_, pending)| pending.new).map(|(slot, _)| *slot);
+        self.work.slots.give_back(new);
+        self.work.next_id = self.first_id;
+    }
+
+    /// Shows everything to readers after the commit.
+    pub fn publish(self) {
+        let mut gone = Vec::new();
+        let mut rows = self.pending.into_iter().peekable();
+        while rows.peek().is_some() {
+            let mut view = self.work.view.write();
+            for (slot, pending) in rows.by_ref().take(SHOWN_AT_ONCE) {
+                match pending.kept {
+                    Some(kept) => view.put(slot, pending.id, kept),
+                    None => {
+                        gone.push(slot);
+                        if !pending.new {
+                            view.forget(slot);
+                        }
+                    }
+                }
+            }
+        }
+        self.work.slots.give_back(gone);
+    }
+}
+
+fn run(decide: &Decide, before: Option<&Kept>) -> Result<Applied, Miss> {
+    decision::run(decide, before.map(|kept| &*kept.operation)).map_err(|failure| match failure {
+        Failure::Refused(refusal) => Miss::Refused(refusal),
+        Failure::Store(error) => Miss::Command(error),
+    })
+}

@@ -1,0 +1,309 @@
+//! Operations in memory, behind one mutex: for tests, simulations and servers that may forget.
+//!
+//! Owns no durability. Kept plain on purpose: the conformance suite checks the other back ends against
+//! the same claims as this one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use longhaul_core::{Applied, Error, Operation, OperationName, Reason, Timestamp};
+use parking_lot::Mutex;
+
+use crate::{
+    ClaimHint, Count, Cursor, Decide, Due, Failure, Key, ListQuery, Listener, Priority, Recorded,
+    Store, decision, history,
+};
+
+/// Who started what under which key: API, parent, value.
+type RequestKey = (Arc<str>, Arc<str>, Arc<str>);
+
+/// Operations in memory. Open it with [`Memory::new`].
+pub struct Memory {
+    kept: Mutex<Kept>,
+    listener: Arc<dyn Listener>,
+    token_key: [u8; 32],
+}
+
+#[derive(Default)]
+struct Kept {
+    operations: HashMap<OperationName, Arc<Operation>>,
+    history: HashMap<OperationName, Vec<Recorded>>,
+    request_ids: HashMap<RequestKey, OperationName>,
+    /// By the moment it can be claimed, then by age.
+    claimable: BTreeSet<(Timestamp, Cursor, OperationName)>,
+    /// By the moment a tick is due.
+    timers: BTreeSet<(Timestamp, OperationName)>,
+    /// By age.
+    listed: BTreeMap<(Cursor, OperationName), ()>,
+    closed: bool,
+}
+
+impl Memory {
+    /// An empty store; `token_key` is 32 random bytes.
+    #[must_use]
+    pub fn new(token_key: [u8; 32], listener: Arc<dyn Listener>) -> Self {
+        Self { kept: Mutex::new(Kept::default()), listener, token_key }
+    }
+
+    fn publish(&self, change: &Applied) {
+        self.listener.committed(change);
+        if !change.forget
+            && let Some(hint) = ClaimHint::of(&change.operation)
+        {
+            self.listener.claimable(&hint);
+        }
+    }
+}
+
+impl Kept {
+    fn decide(&mut self, key: &Key, decide: &Decide) -> Result<Applied, Failure> {
+        let (found, name) = match key {
+            Key::Name(name) => (self.operations.get(name).cloned(), name),
+            Key::RequestId { api, parent, value, name } => {
+                let filed = self.request_ids.get(&(api.clone(), parent.clone(), value.clone()));
+                let found = filed.unwrap_or(name);
+                (self.operations.get(found).cloned(), name)
+            }
+        };
+        let mut applied = decision::run(decide, found.as_deref())?;
+        let mut before = found;
+        if before.as_ref().is_some_and(|before| before.name != applied.operation.name) {
+            // A new operation under an old key: nobody may have its name.
+            before = self.operations.get(name).cloned();
+            if before.is_some() {
+                applied = decision::run(decide, before.as_deref())?;
+            }
+        }
+        self.put(before.as_deref(), &applied);
+        Ok(applied)
+    }
+
+    fn put(&mut self, before: Option<&Operation>, applied: &Applied) {
+        let operation = &applied.operation;
+        if let Some(before) = before {
+            if before.revision == operation.revision && !applied.forget {
+                return;
+            }
+            self.unlink(before);
+        } else if applied.forget {
+            return;
+        }
+        if applied.forget {
+            self.forget(operation);
+        } else {
+            if before.is_none()
+                && let Some(key) = request_key(operation)
+            {
+                self.request_ids.insert(key, operation.name.clone());
+            }
+            self.link(operation);
+            self.operations.insert(operation.name.clone(), Arc::new(operation.clone()));
+            let history = self.history.entry(operation.name.clone()).or_default();
+            let events = history::worth_keeping(&applied.events, history.len());
+            if !events.is_empty() {
+                history.push(Recorded { revision: operation.revision, events });
+            }
+        }
+    }
+
+    fn forget(&mut self, operation: &Operation) {
+        self.operations.remove(&operation.name);
+        self.history.remove(&operation.name);
+        if let Some(key) = request_key(operation)
+            && self.request_ids.get(&key) == Some(&operation.name)
+        {
+            self.request_ids.remove(&key);
+        }
+    }
+
+    fn link(&mut self, operation: &Operation) {
+        let (name, cursor) = (&operation.name, Cursor::of(operation));
+        if let Some(from) = operation.claimable_from() {
+            self.claimable.insert((from, cursor, name.clone()));
+        }
+        if let Some(at) = operation.due_at() {
+            self.timers.insert((at, name.clone()));
+        }
+        if operation.deleted.is_none() {
+            self.listed.insert((cursor, name.clone()), ());
+        }
+    }
+
+    fn unlink(&mut self, operation: &Operation) {
+        let (name, cursor) = (&operation.name, Cursor::of(operation));
+        if let Some(from) = operation.claimable_from() {
+            self.claimable.remove(&(from, cursor, name.clone()));
+        }
+        if let Some(at) = operation.due_at() {
+            self.timers.remove(&(at, name.clone()));
+        }
+        self.listed.remove(&(cursor, name.clone()));
+    }
+
+    fn due(&self, due: &Due, limit: usize, skip: &BTreeSet<OperationName>) -> Vec<OperationName> {
+        let wanted = |name: &&OperationName| !skip.contains(*name);
+        match due {
+            Due::Claim { filter, now } => self
+                .claimable
+                .iter()
+                .take_while(|(from, _, _)| from <= now)
+                .map(|(_, _, name)| name)
+                .filter(wanted)
+                .filter(|name| {
+                    let operation = &self.operations[*name];
+                    filter.accepts(&operation.api, &operation.method, &operation.queue)
+                })
+                .take(limit)
+                .cloned()
+                .collect(),
+            Due::Timer { now } => self
+                .timers
+                .iter()
+                .take_while(|(at, _)| at <= now)
+                .map(|(_, name)| name)
+                .filter(wanted)
+                .take(limit)
+                .cloned()
+                .collect(),
+        }
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        if self.closed { Err(closed()) } else { Ok(()) }
+    }
+}
+
+fn request_key(operation: &Operation) -> Option<RequestKey> {
+    operation
+        .request_id
+        .as_ref()
+        .map(|id| (operation.api.clone(), operation.parent.clone(), id.value.clone()))
+}
+
+/// What a closed store says.
+pub(crate) fn closed() -> Error {
+    Error::new(Reason::ShuttingDown, "the server is stopping; repeat the call")
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn update(
+        &self,
+        key: Key,
+        _priority: Priority,
+        decide: Decide,
+    ) -> Result<Applied, Failure> {
+        let mut kept = self.kept.lock();
+        kept.check_open().map_err(Failure::Store)?;
+        let applied = kept.decide(&key, &decide)?;
+        self.publish(&applied);
+        Ok(applied)
+    }
+
+    async fn update_due(
+        &self,
+        due: Due,
+        limit: usize,
+        decide: Decide,
+    ) -> Result<Vec<Applied>, Error> {
+        let mut kept = self.kept.lock();
+        kept.check_open()?;
+        let mut done = Vec::new();
+        let mut seen = BTreeSet::new();
+        while done.len() < limit {
+            let names = kept.due(&due, limit - done.len(), &seen);
+            if names.is_empty() {
+                break;
+            }
+            for name in names {
+                seen.insert(name.clone());
+                if let Ok(applied) = kept.decide(&Key::Name(name), &decide) {
+                    self.publish(&applied);
+                    done.push(applied);
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    async fn get(&self, name: &OperationName) -> Result<Option<Arc<Operation>>, Error> {
+        Ok(self.kept.lock().operations.get(name).cloned())
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Vec<(Cursor, Arc<Operation>)>, Error> {
+        let kept = self.kept.lock();
+        Ok(kept
+            .listed
+            .keys()
+            .rev()
+            .filter(|(cursor, _)| query.after.is_none_or(|after| *cursor < after))
+            .map(|(cursor, name)| (*cursor, &kept.operations[name]))
+            .filter(|(_, operation)| {
+                operation.api == query.api
+                    && query.parent.accepts(&operation.parent)
+                    && query.done.is_none_or(|done| operation.outcome().is_some() == done)
+            })
+            .take(query.limit)
+            .map(|(cursor, operation)| (cursor, operation.clone()))
+            .collect())
+    }
+
+    async fn history(
+        &self,
+        name: &OperationName,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Recorded>, Error> {
+        let kept = self.kept.lock();
+        let recorded = kept.history.get(name).map(Vec::as_slice).unwrap_or_default();
+        Ok(recorded.iter().filter(|r| r.revision > after).take(limit).cloned().collect())
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.kept.lock().timers.first().map(|(at, _)| *at)
+    }
+
+    fn next_claimable(&self, now: Timestamp) -> Option<Timestamp> {
+        let kept = self.kept.lock();
+        kept.claimable.iter().map(|(from, _, _)| *from).find(|from| *from > now)
+    }
+
+    fn counts(&self) -> Vec<Count> {
+        let mut counts = BTreeMap::new();
+        for operation in self.kept.lock().operations.values() {
+            let key = (operation.api.clone(), operation.method.clone(), operation.state.name());
+            *counts.entry(key).or_insert(0) += 1;
+        }
+        counts
+            .into_iter()
+            .map(|((api, method, state), operations)| Count { api, method, state, operations })
+            .collect()
+    }
+
+    async fn ready(&self) -> Result<(), Error> {
+        self.kept.lock().check_open()
+    }
+
+    fn token_key(&self) -> [u8; 32] {
+        self.token_key
+    }
+
+    async fn close(&self) {
+        self.kept.lock().closed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::conformance::conformance;
+
+    fn open(_folder: &Path, listener: Arc<dyn Listener>) -> Arc<dyn Store> {
+        Arc::new(Memory::new([7; 32], listener))
+    }
+
+    conformance!(open);
+}
