@@ -2,7 +2,7 @@
 //!
 //! Owns the options and the two entries; `write` and `parse` do the work, `reader` cuts JSON text
 //! into tokens, `time` and `names` hold the well-known texts. All of it is bounded: depth, output
-//! size and the number of values. Source: protobuf's JSON mapping; CONTRACT 3.1, 3.3 and 3.4.
+//! size and the number of values. Source: protobuf's JSON mapping.
 
 mod names;
 mod operation;
@@ -21,7 +21,7 @@ use crate::message::{Field, Message, MessageType, TypeResolver};
 
 pub(crate) use names::to_camel;
 pub(crate) use scalar::{from_text, reads_text};
-pub(crate) use time::write_duration;
+pub(crate) use time::{parse_duration, parse_timestamp, write_duration};
 pub(crate) use write::write_string;
 
 /// Levels of objects and lists that are accepted from a caller. Lower than what is written

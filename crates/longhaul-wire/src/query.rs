@@ -1,7 +1,7 @@
 //! Binds the path, the query and the body of an HTTP request to its message.
 //!
 //! A field may be given in several places if they agree; where they differ, the call is refused
-//! rather than guessed. Source: google/api/http.proto; CONTRACT 3.1.
+//! rather than guessed. Source: google/api/http.proto.
 
 use std::collections::HashMap;
 
@@ -14,6 +14,9 @@ use crate::message::{Field, Message, MessageType, TypeResolver};
 
 /// Faults that one answer names.
 const FAULTS_MAX: usize = 20;
+
+/// Where a value that a query contradicts may stand.
+const ELSEWHERE: &str = "in the path or the body";
 
 /// What an HTTP request says, cut into its places and decoded, system parameters taken out.
 #[derive(Clone, Copy, Debug)]
@@ -102,17 +105,19 @@ fn bind_variable(
         let why = format!("Invalid value at '{path}' ({word}), {:?}", shorten(text));
         Error::new(Reason::InvalidValue, why.clone()).with("field", path).at_field(path, why)
     })?;
-    set_or_agree(message, path, value, text).map_err(|why| {
+    set_or_agree(message, path, value, text, "in the body").map_err(|why| {
         Error::new(Reason::InvalidValue, why.clone()).with("field", path).at_field(path, why)
     })
 }
 
-/// Sets a field, or checks that it already has this value; fails with a sentence.
+/// Sets a field, or checks that it already has this value, which stands in `place`; fails with a
+/// sentence.
 fn set_or_agree(
     message: &mut Message,
     path: &str,
     value: Value,
     shown: &str,
+    place: &str,
 ) -> Result<(), String> {
     if let Some((_, there)) = message.find(path) {
         if *there == value {
@@ -131,7 +136,7 @@ fn set_or_agree(
         };
         return Err(format!(
             "The binding value {:?} of the field '{path}' is conflicting with the value {there} \
-             in the body.",
+             {place}.",
             shorten(shown)
         ));
     }
@@ -236,11 +241,11 @@ impl<'a> Given<'a> {
         let shown = self.texts.join(",");
         match self.kind {
             FieldKind::Singular(_) => match self.values.into_iter().next() {
-                Some(value) => set_or_agree(message, &self.path, value, &shown),
+                Some(value) => set_or_agree(message, &self.path, value, &shown, ELSEWHERE),
                 None => Ok(()),
             },
             FieldKind::List(_) => {
-                set_or_agree(message, &self.path, Value::List(self.values), &shown)
+                set_or_agree(message, &self.path, Value::List(self.values), &shown, ELSEWHERE)
             }
             FieldKind::Map { .. } => Ok(()),
         }

@@ -1,7 +1,7 @@
 //! An error in the words of each wire: `google.rpc.Status`, an HTTP body, gRPC trailers.
 //!
 //! Every error carries an `ErrorInfo`; fields at fault a `BadRequest`; where repeating helps, a
-//! `RetryInfo`. The cause kept for our own log never leaves. Source: AIP-193; CONTRACT 3.5.
+//! `RetryInfo`. The cause kept for our own log never leaves. Source: AIP-193.
 
 use bytes::Bytes;
 use longhaul_core::{Code, Error};

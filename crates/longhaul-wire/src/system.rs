@@ -2,8 +2,7 @@
 //!
 //! Taken out of the query before anything is bound, after percent-decoding, so that `$alt` and
 //! `%24alt` are the same. Parameters that would change the answer in a way this server does not
-//! offer are refused, never ignored. Source: cloud.google.com/apis/docs/system-parameters;
-//! CONTRACT 2.2, 2.5 and 3.1.
+//! offer are refused, never ignored. Source: cloud.google.com/apis/docs/system-parameters.
 
 mod mask;
 

@@ -3,7 +3,7 @@
 //! One tree of segments; a literal beats `*`, which beats `**`. Works on the raw path: a verb is
 //! split off at the last colon before anything is decoded, and only if some rule has that verb.
 //! A segment is never empty, so a doubled or trailing slash matches nothing.
-//! Source: google/api/http.proto; CONTRACT 2.3 and 3.2.
+//! Source: google/api/http.proto, and the paths that official clients send.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -50,7 +50,7 @@ pub(crate) fn write_duration(out: &mut Vec<u8>, seconds: i64, nanos: i32) -> Opt
 }
 
 /// Reads a moment with `Z` or an offset and up to 9 digits of a second.
-pub(super) fn parse_timestamp(text: &str) -> Option<(i64, i32)> {
+pub(crate) fn parse_timestamp(text: &str) -> Option<(i64, i32)> {
     let bytes = text.as_bytes();
     let fixed = bytes.get(..19)?;
     let separators = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
@@ -77,7 +77,7 @@ pub(super) fn parse_timestamp(text: &str) -> Option<(i64, i32)> {
 }
 
 /// Reads a span such as `30s`, `-1.5s`; at most 9 digits of a second.
-pub(super) fn parse_duration(text: &str) -> Option<(i64, i32)> {
+pub(crate) fn parse_duration(text: &str) -> Option<(i64, i32)> {
     let body = text.strip_suffix('s')?;
     let (negative, body) = body.strip_prefix('-').map_or((false, body), |rest| (true, rest));
     let whole = body.find('.').unwrap_or(body.len());

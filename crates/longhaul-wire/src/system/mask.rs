@@ -2,7 +2,7 @@
 //!
 //! Names separated by commas; `a/b` and `a.b` go deeper, `a(b,c)` groups, `*` is any name. Names
 //! may be camelCase or as in the proto file. Works on the finished JSON, since only few callers
-//! use it. Source: developers.google.com, partial responses; CONTRACT 3.1.
+//! use it. Source: Google's API guides on partial responses.
 
 use longhaul_core::{Error, Reason};
 use serde_json::Value;
