@@ -1,0 +1,124 @@
+//! The stack's ceiling: a server of the same parts that does nothing but answer.
+//!
+//! hyper's own connections, tonic's codec over bytes for gRPC, fixed JSON for HTTP: what is left of a
+//! call when there is neither a store nor a message to understand.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::io::Write as _;
+
+use bytes::{Buf, BufMut, Bytes};
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::{Grpc, UnaryService};
+
+use super::Result;
+
+/// The gRPC path it answers at; so does every other.
+pub(super) const GRPC_PATH: &str = "/hello.Greeter/SayHello";
+
+/// `HelloReply { message: "hello, world" }`.
+const REPLY: &[u8] = b"\x0a\x0chello, world";
+const REPLY_JSON: &[u8] = b"{\"message\":\"hello, world\"}";
+/// As the server's.
+const WINDOW_BYTES: u32 = 4 << 20;
+
+/// Listens on any port, prints it, and serves until its parent's end of the pipe closes.
+pub(super) async fn serve() -> Result<()> {
+    let socket = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let mut out = std::io::stdout();
+    writeln!(out, "{}", socket.local_addr()?.port())?;
+    out.flush()?;
+    std::thread::spawn(|| {
+        // Whatever ends the parent closes the pipe, and this process with it.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(0);
+    });
+    loop {
+        let (stream, _) = socket.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(async move {
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            builder
+                .http2()
+                .max_concurrent_streams(1024)
+                .initial_stream_window_size(WINDOW_BYTES)
+                .initial_connection_window_size(WINDOW_BYTES);
+            // A client that goes away is no news here.
+            let _ = builder.serve_connection(TokioIo::new(stream), service_fn(answer)).await;
+        });
+    }
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let is_grpc = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc {
+        return Ok(Grpc::new(BytesCodec).unary(Greeter, request).await);
+    }
+    let mut response = Response::new(Body::new(Full::new(Bytes::from_static(REPLY_JSON))));
+    if request.into_body().collect().await.is_err() {
+        *response.status_mut() = http::StatusCode::BAD_REQUEST;
+    }
+    let json = HeaderValue::from_static("application/json; charset=UTF-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    Ok(response)
+}
+
+struct Greeter;
+
+impl UnaryService<Bytes> for Greeter {
+    type Response = Bytes;
+    type Future = Ready<Result<tonic::Response<Bytes>, Status>>;
+
+    fn call(&mut self, _request: tonic::Request<Bytes>) -> Self::Future {
+        ready(Ok(tonic::Response::new(Bytes::from_static(REPLY))))
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct BytesCodec;
+
+impl Codec for BytesCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}

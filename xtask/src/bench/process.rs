@@ -1,0 +1,165 @@
+//! The processes measured: started here, ended here by their own handle. Owns processor accounting
+//! from /proc.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::load::now;
+use super::{Error, Result};
+
+/// How long a server may take until it listens.
+const START_MAX: Duration = Duration::from_secs(20);
+/// Ticks per second in /proc; the same on every Linux that matters.
+const TICKS: f64 = 100.0;
+
+/// A server process. Killed and waited for when dropped.
+pub(super) struct Server {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts the release binary on a data folder, as its users do, and waits until it listens.
+    pub async fn longhaul(binary: &Path, folder: &Path) -> Result<Self> {
+        let config = folder.join("bench.toml");
+        let port_file = folder.join("port");
+        let data = folder.join("data");
+        std::fs::write(
+            &config,
+            format!(
+                "listen = \"127.0.0.1:0\"\ndata = {:?}\n\n[[api]]\nbundle = \"clouddeploy\"\n",
+                data.display().to_string()
+            ),
+        )?;
+        let log = std::fs::File::create(folder.join("log"))?;
+        let child = Command::new(binary)
+            .arg("serve")
+            .arg("-c")
+            .arg(&config)
+            .arg("--port-file")
+            .arg(&port_file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|error| {
+                Error::from(format!(
+                    "cannot start {}: {error}; build it with cargo build --release -p longhaul",
+                    binary.display()
+                ))
+            })?;
+        let mut server = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let deadline = now() + START_MAX;
+        loop {
+            if let Ok(text) = std::fs::read_to_string(&port_file)
+                && let Ok(port) = text.trim().parse()
+            {
+                server.address.set_port(port);
+                return Ok(server);
+            }
+            if let Some(status) = server.child.try_wait()? {
+                let log = std::fs::read_to_string(folder.join("log"))?;
+                return Err(format!("the server ended at once ({status}): {log}").into());
+            }
+            if now() > deadline {
+                return Err("the server does not listen after 20 s".into());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Starts this program again as the hello-world server; its first line is its port.
+    pub fn hello() -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(super::HELLO_COMMAND)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let out = child.stdout.take().expect("stdout is piped just above");
+        let read = BufReader::new(out).read_line(&mut line);
+        let mut server = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        read?;
+        server.address.set_port(line.trim().parse()?);
+        Ok(server)
+    }
+
+    /// Accounts for this server's processor time.
+    pub fn meter(&self) -> Meter {
+        Meter { server: self.child.id() }
+    }
+
+    /// Most memory it ever held, in KiB.
+    pub fn peak_kib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        Ok(number.ok_or("no VmHWM in /proc")?.parse()?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The handle is ours until the child is waited for: its id cannot belong to another process.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads processor time.
+pub(super) struct Meter {
+    server: u32,
+}
+
+/// Processor seconds of the server, of this program, and of everybody.
+#[derive(Clone, Copy)]
+pub(super) struct Cpu {
+    pub server: f64,
+    pub bench: f64,
+    pub all: f64,
+}
+
+impl Cpu {
+    /// What was used since `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            server: self.server - before.server,
+            bench: self.bench - before.bench,
+            all: self.all - before.all,
+        }
+    }
+
+    /// What neither the server nor this program used.
+    pub fn others(&self) -> f64 {
+        (self.all - self.server - self.bench).max(0.0)
+    }
+}
+
+impl Meter {
+    pub fn read(&self) -> Result<Cpu> {
+        let all = std::fs::read_to_string("/proc/stat")?;
+        let first = all.lines().next().ok_or("/proc/stat is empty")?;
+        let fields: Vec<f64> = first.split_whitespace().filter_map(|f| f.parse().ok()).collect();
+        let [user, nice, system, _, _, irq, softirq, ..] = fields[..] else {
+            return Err("/proc/stat has an unknown form".into());
+        };
+        Ok(Cpu {
+            server: used(&format!("/proc/{}/stat", self.server))?,
+            bench: used("/proc/self/stat")?,
+            all: (user + nice + system + irq + softirq) / TICKS,
+        })
+    }
+}
+
+/// User and system seconds of a process. The name in brackets may hold anything: read after it.
+fn used(path: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(path)?;
+    let rest = text.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let user: f64 = fields.get(11).ok_or("no user time")?.parse()?;
+    let system: f64 = fields.get(12).ok_or("no system time")?.parse()?;
+    Ok((user + system) / TICKS)
+}
