@@ -14,7 +14,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut compiler = protox::Compiler::new([&proto])?;
     compiler.include_imports(true).include_source_info(true);
-    compiler.open_file(proto.join("longhaul/v1/workers.proto"))?;
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(proto.join("longhaul/v1"))? {
+        files.push(entry?.path());
+    }
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "proto"));
+    files.sort();
+    compiler.open_files(files)?;
     let with_comments: FileDescriptorSet = compiler.file_descriptor_set();
 
     let mut served = with_comments.clone();

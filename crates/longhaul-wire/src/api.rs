@@ -40,6 +40,7 @@ pub struct Api {
     router: Router<(Arc<Method>, usize)>,
     patterns: Vec<NamePattern>,
     server_fields: HashMap<String, ServerFields>,
+    native: bool,
 }
 
 /// A method that an HTTP request means, and what its path says.
@@ -92,6 +93,12 @@ impl Api {
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// Whether it is Longhaul's own API.
+    #[must_use]
+    pub fn is_native(&self) -> bool {
+        self.native
     }
 
     /// Its types and services, as they were loaded.

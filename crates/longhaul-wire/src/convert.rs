@@ -156,6 +156,20 @@ fn is_common(detail: &Payload) -> bool {
     crate::bundled::common().is_ok_and(|common| common.message(&detail.type_name).is_some())
 }
 
-fn any(payload: &Payload) -> Any {
+/// The message in an `Any`, without looking into it.
+#[must_use]
+pub fn payload(any: Any) -> Payload {
+    Payload { type_name: type_name(&any.type_url).into(), value: any.value.into() }
+}
+
+/// A moment as the wire writes it.
+#[must_use]
+pub fn moment(at: core::Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: at.seconds(), nanos: at.nanos() }
+}
+
+/// A message as an `Any`.
+#[must_use]
+pub fn any(payload: &Payload) -> Any {
     Any { type_url: type_url(&payload.type_name), value: payload.value.to_vec() }
 }

@@ -4,13 +4,17 @@
 //! and no store, and decides nothing about an operation: that is `longhaul-core`.
 
 pub mod api;
+pub mod apis;
 pub mod bundled;
 pub mod convert;
 pub mod http_rule;
 pub mod json;
+pub mod list;
 pub mod longrunning;
 pub mod message;
+pub mod protos;
 pub mod query;
+pub mod respond;
 pub mod settings;
 pub mod start;
 pub mod status;

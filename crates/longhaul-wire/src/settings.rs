@@ -419,22 +419,23 @@ pub(crate) fn read_yaml<T: DeserializeOwned>(text: &str, file: &str) -> Result<T
         let place = error
             .location()
             .map_or_else(String::new, |at| format!("line {}, column {}: ", at.line(), at.column()));
-        let what = match error.without_snippet() {
-            serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
-                match nearest(field, expected) {
-                    Some(known) => format!("unknown key {field:?}; did you mean {known:?}?"),
-                    None => {
-                        format!("unknown key {field:?}; known here are {}", expected.join(", "))
-                    }
-                }
-            }
-            serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
-                format!("unknown value {variant:?}; known here are {}", expected.join(", "))
-            }
-            other => other.render(),
-        };
+        let what = explain(error.without_snippet());
         invalid(file, format!("{place}{what}"))
     })
+}
+
+/// What is wrong with a YAML text, with the words that would be right.
+fn explain(error: &serde_saphyr::Error) -> String {
+    if let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = error {
+        return match nearest(field, expected) {
+            Some(known) => format!("unknown key {field:?}; did you mean {known:?}?"),
+            None => format!("unknown key {field:?}; known here are {}", expected.join(", ")),
+        };
+    }
+    if let serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } = error {
+        return format!("unknown value {variant:?}; known here are {}", expected.join(", "));
+    }
+    error.render()
 }
 
 /// An `API_INVALID` that names the file.

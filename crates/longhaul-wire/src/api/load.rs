@@ -104,6 +104,7 @@ impl Loader<'_> {
             methods,
             router,
             server_fields,
+            native: self.source.native,
         })
     }
 
@@ -446,7 +447,8 @@ impl Loader<'_> {
     fn check_settings(&self, methods: &[Arc<Method>]) -> Result<(), Error> {
         let starts: Vec<&str> =
             methods.iter().filter(|m| m.start().is_some()).map(|m| &*m.full_name).collect();
-        for name in self.settings.methods.keys().filter(|name| !starts.contains(&name.as_str())) {
+        let mut configured = self.settings.methods.keys();
+        if let Some(name) = configured.find(|name| !starts.contains(&name.as_str())) {
             return Err(self.settings_error(unknown("methods", name, &starts)));
         }
         let starts: Vec<&StartMethod> = methods.iter().filter_map(|m| m.start()).collect();

@@ -59,7 +59,7 @@ pub(super) fn take_message(encoded: &[u8], number: u32) -> (Vec<u8>, Option<Vec<
     let mut taken: Option<Vec<u8>> = None;
     let mut left = encoded;
     while !left.is_empty() {
-        let Some((field, content, after)) = next_field(left) else {
+        let Some(RawField { number: field, content, after }) = next_field(left) else {
             rest.extend_from_slice(left);
             break;
         };
@@ -74,8 +74,16 @@ pub(super) fn take_message(encoded: &[u8], number: u32) -> (Vec<u8>, Option<Vec<
     (rest, taken)
 }
 
-/// The number of the first field, its content if it is length-delimited, and what follows it.
-fn next_field(encoded: &[u8]) -> Option<(u32, Option<&[u8]>, &[u8])> {
+/// The first field of an encoded message.
+struct RawField<'a> {
+    number: u32,
+    /// Its content, if it is length-delimited.
+    content: Option<&'a [u8]>,
+    /// What follows it.
+    after: &'a [u8],
+}
+
+fn next_field(encoded: &[u8]) -> Option<RawField<'_>> {
     let mut after = encoded;
     let key = decode_varint(&mut after).ok()?;
     let number = u32::try_from(key >> 3).ok()?;
@@ -88,12 +96,12 @@ fn next_field(encoded: &[u8]) -> Option<(u32, Option<&[u8]>, &[u8])> {
         2 => {
             let length = usize::try_from(decode_varint(&mut after).ok()?).ok()?;
             let content = after.get(..length)?;
-            return Some((number, Some(content), &after[length..]));
+            return Some(RawField { number, content: Some(content), after: &after[length..] });
         }
         5 => 4,
         _ => return None,
     };
-    Some((number, None, after.get(skip..)?))
+    Some(RawField { number, content: None, after: after.get(skip..)? })
 }
 
 #[cfg(test)]
