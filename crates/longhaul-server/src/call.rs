@@ -1,0 +1,96 @@
+//! One call, whichever edge it came in by, and the way to its answer.
+//!
+//! From here on nobody knows about HTTP or gRPC, except that [`Caller::edge`] decides how an
+//! operation's error details may travel.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use longhaul_core::{Error, OperationName, Reason, Timestamp};
+use longhaul_wire::api::{Api, Method, MethodKind};
+use longhaul_wire::convert::Edge;
+use longhaul_wire::settings::OperationsVerb;
+
+use crate::Server;
+
+/// Who calls, and until when they listen.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The wire the answer travels on.
+    pub edge: Edge,
+    /// The call's own deadline, if it has one.
+    pub deadline: Option<Timestamp>,
+    /// W3C trace context; empty when none came.
+    pub traceparent: Arc<str>,
+}
+
+/// One call of one method with its whole request.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The API meant; `None` for an Operations method that named none: the operation then decides.
+    pub api: Option<Arc<Api>>,
+    /// The method.
+    pub method: Arc<Method>,
+    /// The request in binary form.
+    pub message: Bytes,
+    /// Who calls.
+    pub caller: Caller,
+}
+
+impl Server {
+    /// The answer in binary form. Held calls may take as long as the limits allow; all others are quick.
+    pub async fn answer(&self, call: Call) -> Result<Bytes, Error> {
+        let _place = self.admit(&call)?;
+        match &call.method.kind {
+            MethodKind::Operations(verb) => match verb {
+                OperationsVerb::Get => self.operations.get(call).await,
+                OperationsVerb::List => self.operations.list(call).await,
+                OperationsVerb::Wait => self.operations.wait(call).await,
+                OperationsVerb::Cancel => self.operations.cancel(call).await,
+                OperationsVerb::Delete => self.operations.delete(call).await,
+            },
+            MethodKind::Start(start) => self.operations.start(&call, start).await,
+            MethodKind::Native => self.workers.answer(call).await,
+            MethodKind::Other => Err(Error::new(
+                Reason::MethodUnimplemented,
+                format!(
+                    "{} does not start an operation; this server runs operations and keeps no resources, \
+                     so only methods that return an operation and the operations themselves are served",
+                    call.method.full_name
+                ),
+            )
+            .with("method", call.method.full_name.to_string())),
+        }
+    }
+
+    /// Takes a place among the calls under way. Held calls have their own limit, and a cancel always
+    /// finds a place: it is the last thing to be shed.
+    fn admit(&self, call: &Call) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Error> {
+        let exempt = match &call.method.kind {
+            MethodKind::Operations(OperationsVerb::Cancel | OperationsVerb::Wait)
+            | MethodKind::Native => true,
+            MethodKind::Operations(
+                OperationsVerb::Get | OperationsVerb::List | OperationsVerb::Delete,
+            )
+            | MethodKind::Start(_)
+            | MethodKind::Other => false,
+        };
+        if exempt {
+            return Ok(None);
+        }
+        match self.calls.clone().try_acquire_owned() {
+            Ok(permit) => Ok(Some(permit)),
+            Err(_) => Err(overloaded("too many calls are under way; repeat this one shortly")),
+        }
+    }
+}
+
+/// The answer at a limit.
+pub(crate) fn overloaded(message: &str) -> Error {
+    Error::new(Reason::Overloaded, message).retry_after(std::time::Duration::from_secs(1))
+}
+
+/// The answer about an operation that does not exist, or not for this caller.
+pub(crate) fn not_found(name: &OperationName) -> Error {
+    longhaul_core::Refusal::NotFound.into_error(name)
+}

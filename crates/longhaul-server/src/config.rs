@@ -1,0 +1,345 @@
+//! What a server can be told, with every limit, its unit and its reason.
+//!
+//! Owns parsing and checking of the configuration file; the command line changes single values of
+//! [`Config`] afterwards.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhaul_core::{Error, Reason};
+use longhaul_wire::api::{Api, ApiSource};
+use longhaul_wire::bundled;
+use serde::{Deserialize, Deserializer};
+
+/// Everything a server can be told.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen. Only loopback, unless `allow_remote`.
+    pub listen: SocketAddr,
+    /// Further addresses, each given to one API: what comes in there is for that API alone.
+    #[serde(rename = "listener")]
+    pub listeners: Vec<ApiListener>,
+    /// Listen beyond loopback, although this version asks nobody who they are.
+    pub allow_remote: bool,
+    /// The folder of the embedded store; absent: memory, gone at the end.
+    pub data: Option<PathBuf>,
+    /// What to serve.
+    #[serde(rename = "api")]
+    pub apis: Vec<ApiConfig>,
+    /// How the store treats the disk.
+    pub store: StoreConfig,
+    /// Every limit.
+    pub limits: Limits,
+    /// Leases of workers.
+    pub workers: Workers,
+    /// How long a stopping server waits for calls under way, then ends them.
+    #[serde(deserialize_with = "duration")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7151)),
+            listeners: Vec::new(),
+            allow_remote: false,
+            data: None,
+            apis: bundled::names().map(ApiConfig::bundled).collect(),
+            store: StoreConfig::default(),
+            limits: Limits::default(),
+            workers: Workers::default(),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A port that belongs to one API.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiListener {
+    /// Where.
+    pub listen: SocketAddr,
+    /// The API's host or prefix, such as `clouddeploy`.
+    pub api: String,
+}
+
+/// One API to serve: a bundled one, a descriptor set, or a folder of `.proto` files.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiConfig {
+    /// Name of a bundled API, such as `clouddeploy`.
+    pub bundle: Option<String>,
+    /// A compiled `FileDescriptorSet` with its imports.
+    pub descriptor_set: Option<PathBuf>,
+    /// A folder of `.proto` files, compiled at start.
+    pub proto: Option<PathBuf>,
+    /// `google.api.Service` as YAML.
+    pub service_config: Option<PathBuf>,
+    /// Longhaul's own settings for the API, as YAML.
+    pub settings: Option<PathBuf>,
+}
+
+impl ApiConfig {
+    /// A bundled API.
+    #[must_use]
+    pub fn bundled(name: &str) -> Self {
+        Self { bundle: Some(name.to_owned()), ..Self::default() }
+    }
+}
+
+/// How the embedded store treats the disk.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// `strict`: on disk before the answer. `relaxed`: the last moments may be lost with the machine's
+    /// power, though not with the process.
+    pub durability: Durability,
+    /// Bytes of operations kept decoded in memory; more makes reads of old ones faster.
+    pub cache_bytes: usize,
+    /// Commands that may wait for the next commit. More would only wait longer than callers do.
+    pub queue_max: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { durability: Durability::Strict, cache_bytes: 64 << 20, queue_max: 16_384 }
+    }
+}
+
+/// When a write counts as done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// On disk before the answer.
+    #[default]
+    Strict,
+    /// With the operating system before the answer.
+    Relaxed,
+}
+
+/// Every limit; at one the answer is `RESOURCE_EXHAUSTED` or `UNAVAILABLE` with `RetryInfo`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of one request body. 4 MiB is what gRPC clients expect of a server.
+    pub body_bytes_max: usize,
+    /// Bytes of the headers of one request. Google's front ends take about as much.
+    pub header_bytes_max: u32,
+    /// Open connections. Each takes about 20 KiB.
+    pub connections_max: usize,
+    /// Calls under way on one HTTP/2 connection; a client that wants more waits.
+    pub streams_per_connection_max: u32,
+    /// Calls under way in all, held ones apart. Bounds memory under a flood.
+    pub calls_max: usize,
+    /// Calls held open: waits, hanging claims and reports. At the limit a wait answers at once.
+    pub held_calls_max: usize,
+    /// Longest time a wait is held, the wire's "server cap".
+    #[serde(deserialize_with = "duration")]
+    pub wait_max: Duration,
+    /// Longest time a claim or a report hangs; below common idle timeouts of proxies.
+    #[serde(deserialize_with = "duration")]
+    pub hang_max: Duration,
+    /// Longest time a client may take to send its headers or its body; slower ones are cut off.
+    #[serde(deserialize_with = "duration")]
+    pub read_timeout: Duration,
+    /// Rows one list call looks at before it returns a page with a token, however few fit the filter.
+    pub list_scan_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 4 << 20,
+            header_bytes_max: 64 << 10,
+            connections_max: 10_000,
+            streams_per_connection_max: 1_024,
+            calls_max: 20_000,
+            held_calls_max: 100_000,
+            wait_max: Duration::from_secs(600),
+            hang_max: Duration::from_secs(60),
+            read_timeout: Duration::from_secs(30),
+            list_scan_max: 20_000,
+        }
+    }
+}
+
+/// Leases of workers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Workers {
+    /// Silence after which a worker counts as lost, unless it asks for another span.
+    #[serde(deserialize_with = "duration")]
+    pub lease: Duration,
+    /// Longest span it may ask for.
+    #[serde(deserialize_with = "duration")]
+    pub lease_max: Duration,
+    /// Operations one claim may take, and items one report may have.
+    pub batch_max: usize,
+    /// Bytes of one checkpoint.
+    pub checkpoint_bytes_max: usize,
+    /// Bytes of metadata, or of a progress message, in one report.
+    pub progress_bytes_max: usize,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            lease_max: Duration::from_secs(3600),
+            batch_max: 1000,
+            checkpoint_bytes_max: 1 << 20,
+            progress_bytes_max: 1 << 20,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file's text; `origin` names it in messages. Fails with `CONFIG_INVALID`.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, Error> {
+        let config: Self = toml::from_str(text)
+            .map_err(|error| invalid(format!("{origin}: {}", error.to_string().trim_end())))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what single values cannot show. Fails with `CONFIG_INVALID`.
+    pub fn check(&self) -> Result<(), Error> {
+        let addresses = self.listeners.iter().map(|listener| listener.listen).chain([self.listen]);
+        for address in addresses {
+            if !address.ip().is_loopback() && !self.allow_remote {
+                return Err(invalid(format!(
+                    "listen = \"{address}\" is reachable from other machines, and this version does not check who calls; \
+                     use a loopback address such as 127.0.0.1, or set allow_remote = true"
+                )));
+            }
+        }
+        if self.apis.is_empty() {
+            return Err(invalid("no API is configured; add [[api]] with bundle = \"clouddeploy\" or with your own descriptor_set".into()));
+        }
+        for api in &self.apis {
+            let ways = [api.bundle.is_some(), api.descriptor_set.is_some(), api.proto.is_some()];
+            if ways.iter().filter(|way| **way).count() != 1 {
+                return Err(invalid(
+                    "each [[api]] takes exactly one of bundle, descriptor_set and proto".into(),
+                ));
+            }
+        }
+        if self.workers.lease.is_zero() || self.workers.lease > self.workers.lease_max {
+            return Err(invalid(
+                "workers.lease must be above zero and at most workers.lease_max".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Loads one configured API. Fails with `CONFIG_INVALID` for an unreadable file and `API_INVALID` for its
+/// contents.
+pub(crate) fn load_api(config: &ApiConfig) -> Result<Arc<Api>, Error> {
+    if let Some(name) = &config.bundle {
+        return bundled::load(name);
+    }
+    let service_config = text_of(config.service_config.as_deref())?;
+    let settings = text_of(config.settings.as_deref())?;
+    let (descriptor_set, origin) = match (&config.descriptor_set, &config.proto) {
+        (Some(file), _) => (read(file)?, file),
+        (None, Some(folder)) => (longhaul_wire::protos::compile_protos(folder)?, folder),
+        (None, None) => return Err(invalid("an API needs bundle, descriptor_set or proto".into())),
+    };
+    let shown = |file: &Option<PathBuf>| {
+        file.as_ref().map_or(String::new(), |file| file.display().to_string())
+    };
+    Api::load(&ApiSource {
+        descriptor_set: &descriptor_set,
+        descriptor_set_file: &origin.display().to_string(),
+        service_config: &service_config,
+        service_config_file: &shown(&config.service_config),
+        settings: &settings,
+        settings_file: &shown(&config.settings),
+        native: false,
+    })
+}
+
+fn text_of(file: Option<&Path>) -> Result<String, Error> {
+    let Some(file) = file else { return Ok(String::new()) };
+    String::from_utf8(read(file)?)
+        .map_err(|_| invalid(format!("{} is not UTF-8 text", file.display())))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(file).map_err(|error| invalid(format!("cannot read {}: {error}", file.display())))
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(Reason::ConfigInvalid, message)
+}
+
+/// Reads a span such as `500ms`, `10s`, `2m`, `1h` or `30d`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is not a span of time; write a number and ms, s, m, h or d, such as \"500ms\" or \"10s\""
+        )
+    };
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit.trim() {
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        "d" => number * 86_400.0,
+        _ => return Err(wrong()),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        for wrong in ["", "10", "s", "-1s", "1e9s", "10 parsecs", "99999999999999999999d", "1.2.3s"]
+        {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[track_caller]
+    fn check_refused(text: &str, word: &str) {
+        let error = Config::parse(text, "test.toml").unwrap_err();
+        assert_eq!(error.reason, Reason::ConfigInvalid);
+        assert!(error.message.contains(word), "{}", error.message);
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_refused_with_its_key() {
+        check_refused("lisen = \"127.0.0.1:1\"", "lisen");
+        check_refused("listen = \"0.0.0.0:7151\"", "allow_remote");
+        check_refused("[limits]\nwait_max = \"10\"", "span of time");
+        check_refused("api = []", "no API");
+        check_refused("[[api]]\nbundle = \"a\"\nproto = \"b\"", "exactly one");
+        check_refused("[workers]\nlease = \"2h\"", "lease_max");
+    }
+
+    #[test]
+    fn an_empty_file_is_a_whole_configuration() {
+        let config = Config::parse("", "test.toml").unwrap();
+        assert!(config.listen.ip().is_loopback());
+        assert_eq!(config.apis.len(), bundled::names().count());
+    }
+}

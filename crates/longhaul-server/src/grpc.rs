@@ -1,0 +1,291 @@
+//! The gRPC edge: bytes of a unary call in, bytes and a status out.
+//!
+//! Any method of any loaded API is served from its descriptors; nothing here is generated. Health and
+//! reflection are tonic's own services.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use futures_util::StreamExt as _;
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use longhaul_core::{Error, Reason};
+use longhaul_wire::api::{Api, Method, MethodKind};
+use longhaul_wire::convert::Edge;
+use longhaul_wire::status;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::{Grpc, StreamingService, UnaryService};
+
+use crate::Server;
+use crate::call::{Call, Caller};
+
+/// Answers one gRPC request. `listener_api` is the API that the port was given to.
+pub(crate) async fn answer(
+    server: Arc<Server>,
+    listener_api: Option<Arc<Api>>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let path = request.uri().path();
+    if path.starts_with("/grpc.health.v1.Health/") {
+        return server.health.clone().answer(request).await;
+    }
+    if path.starts_with("/grpc.reflection.") {
+        return server.reflection.clone().answer(request).await;
+    }
+    let authority = request
+        .uri()
+        .authority()
+        .map(http::uri::Authority::as_str)
+        .or_else(|| request.headers().get(http::header::HOST)?.to_str().ok());
+    let target = match server.grpc_target(listener_api, authority, path) {
+        Ok(target) => target,
+        Err(error) => return to_status(&error, "").into_http(),
+    };
+    let limit = server.config.limits.body_bytes_max;
+    let mut grpc = Grpc::new(BytesCodec)
+        .apply_max_message_size_config(Some(limit), None)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip);
+    if target.method.client_streaming || target.method.server_streaming {
+        grpc.streaming(Stream { server, target }, request).await
+    } else {
+        grpc.unary(Unary { server, target }, request).await
+    }
+}
+
+/// The method a path names, and the API where that is known.
+#[derive(Clone)]
+struct Target {
+    api: Option<Arc<Api>>,
+    method: Arc<Method>,
+}
+
+impl Server {
+    fn grpc_target(
+        &self,
+        listener_api: Option<Arc<Api>>,
+        authority: Option<&str>,
+        path: &str,
+    ) -> Result<Target, Error> {
+        let meant = listener_api.or_else(|| self.apis.by_host(authority?).cloned());
+        let mut candidates = self.apis.candidates_grpc(path);
+        let wanted = candidates
+            .iter()
+            .position(|(api, _)| meant.as_ref().is_some_and(|meant| meant.name() == api.name()));
+        let found = (!candidates.is_empty()).then(|| candidates.swap_remove(wanted.unwrap_or(0)));
+        let (api, method) = found.ok_or_else(|| {
+            Error::new(
+                Reason::MethodNotFound,
+                format!("no API served here has the gRPC method \"{path}\"; reflection lists those that are"),
+            )
+            .with("method", path)
+        })?;
+        let api = match method.kind {
+            // The mixin's path is the same for every API: without a sign the operation decides.
+            MethodKind::Operations(_) if self.apis.all().len() > 1 => meant,
+            MethodKind::Operations(_) => Some(api),
+            MethodKind::Start(_) | MethodKind::Native | MethodKind::Other => Some(api),
+        };
+        Ok(Target { api, method })
+    }
+}
+
+struct Unary {
+    server: Arc<Server>,
+    target: Target,
+}
+
+impl UnaryService<Bytes> for Unary {
+    type Response = Bytes;
+    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
+        let (server, target) = (self.server.clone(), self.target.clone());
+        Box::pin(async move {
+            let (metadata, _, message) = request.into_parts();
+            let headers = metadata.into_headers();
+            let timeout = grpc_timeout(&headers)?;
+            let deadline = timeout.map(|timeout| server.clock.now() + timeout);
+            let domain = target.api.as_ref().map_or(String::new(), |api| api.name().to_string());
+            let traceparent = text(&headers, "traceparent");
+            let caller = Caller { edge: Edge::Grpc, deadline, traceparent };
+            let call = Call { api: target.api, method: target.method, message, caller };
+            let answer = server.answer(call);
+            let answered = match timeout {
+                Some(timeout) => match tokio::time::timeout(timeout, answer).await {
+                    Ok(answered) => answered,
+                    Err(_) => Err(Error::new(
+                        Reason::DeadlineExceeded,
+                        "the call's deadline ran out before the answer was ready; read the operation before you repeat the call",
+                    )),
+                },
+                None => answer.await,
+            };
+            match answered {
+                Ok(bytes) => Ok(tonic::Response::new(bytes)),
+                Err(error) => {
+                    crate::log_failure(&error);
+                    Err(to_status(&error, &domain))
+                }
+            }
+        })
+    }
+}
+
+/// A streaming method; only Longhaul's own API has any.
+struct Stream {
+    server: Arc<Server>,
+    target: Target,
+}
+
+type Answers = Pin<Box<dyn futures_util::Stream<Item = Result<Bytes, Status>> + Send>>;
+
+impl StreamingService<Bytes> for Stream {
+    type Response = Bytes;
+    type ResponseStream = Answers;
+    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Answers>, Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<tonic::Streaming<Bytes>>) -> Self::Future {
+        let (server, target) = (self.server.clone(), self.target.clone());
+        Box::pin(async move {
+            match &*target.method.full_name {
+                "longhaul.v1.Workers.Session" => {
+                    let requests = decoded(request.into_inner());
+                    Ok(tonic::Response::new(encoded(server.workers.session(requests))))
+                }
+                other => Err(Status::unimplemented(format!(
+                    "{other} is a stream, and this server serves no streams of this API"
+                ))),
+            }
+        })
+    }
+}
+
+/// The messages of a stream of bytes.
+fn decoded<M: prost::Message + Default + 'static>(
+    bytes: tonic::Streaming<Bytes>,
+) -> Pin<Box<dyn futures_util::Stream<Item = Result<M, Error>> + Send>> {
+    Box::pin(bytes.map(|item| {
+        let item = item.map_err(|status| {
+            Error::new(Reason::InvalidValue, "the stream broke off").caused_by(status)
+        })?;
+        M::decode(item).map_err(|error| {
+            let what = format!("the request is not the message it should be: {error}");
+            Error::new(Reason::InvalidValue, what)
+        })
+    }))
+}
+
+/// The bytes of a stream of messages.
+fn encoded<M: prost::Message + 'static>(messages: mpsc::Receiver<Result<M, Error>>) -> Answers {
+    Box::pin(ReceiverStream::new(messages).map(|item| match item {
+        Ok(message) => Ok(message.encode_to_vec().into()),
+        Err(error) => Err(to_status(&error, "")),
+    }))
+}
+
+/// The gRPC form of an error, details included. An unknown method is `UNIMPLEMENTED` in gRPC, where HTTP
+/// says 404.
+fn to_status(error: &Error, domain: &str) -> Status {
+    if error.reason == Reason::MethodNotFound {
+        return Status::unimplemented(error.message.clone());
+    }
+    status::to_grpc(error, domain)
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Arc<str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().into()
+}
+
+/// Reads `grpc-timeout`: up to eight digits and a unit. Source: gRPC over HTTP/2, "Timeout".
+fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let wrong =
+        || Status::invalid_argument("grpc-timeout is not a number of up to 8 digits with a unit");
+    let text = value.to_str().map_err(|_| wrong())?;
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let digits = &text[..text.len() - unit.len_utf8()];
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    Ok(Some(match unit {
+        'H' => Duration::from_secs(number * 3600),
+        'M' => Duration::from_secs(number * 60),
+        'S' => Duration::from_secs(number),
+        'm' => Duration::from_millis(number),
+        'u' => Duration::from_micros(number),
+        'n' => Duration::from_nanos(number),
+        _ => return Err(wrong()),
+    }))
+}
+
+/// Passes messages through as bytes: their meaning is the method's business.
+#[derive(Clone, Copy, Debug, Default)]
+struct BytesCodec;
+
+impl Codec for BytesCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(value: &str, want: Option<Duration>) {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-timeout", value.parse().unwrap());
+        assert_eq!(grpc_timeout(&headers).ok().flatten(), want, "{value}");
+    }
+
+    #[test]
+    fn grpc_timeout_is_read_as_the_protocol_writes_it() {
+        check("3S", Some(Duration::from_secs(3)));
+        check("59983m", Some(Duration::from_millis(59_983)));
+        check("99999999H", Some(Duration::from_secs(99_999_999 * 3600)));
+        check("5u", Some(Duration::from_micros(5)));
+        check("123456789S", None);
+        check("S", None);
+        check("1x", None);
+        check("-1S", None);
+        check("1é", None);
+    }
+}

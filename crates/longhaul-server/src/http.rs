@@ -1,0 +1,314 @@
+//! The HTTP/JSON edge: a request in, JSON or Google's error envelope out.
+//!
+//! Transcoding itself is `longhaul-wire`'s; this room bounds what comes in, decides which API is meant,
+//! and writes the answer.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use longhaul_core::{Error, OperationName, Reason};
+use longhaul_wire::api::{Api, HttpCall, MethodKind};
+use longhaul_wire::apis;
+use longhaul_wire::convert::Edge;
+use longhaul_wire::http_rule::HttpMethod;
+use longhaul_wire::json::{self, JsonOptions};
+use longhaul_wire::message::{Message, MessageType};
+use longhaul_wire::settings::OperationsVerb;
+use longhaul_wire::system::{self, SystemParameters};
+use longhaul_wire::{query, status};
+use tonic::body::Body;
+
+use crate::Server;
+use crate::call::{Call, Caller};
+
+/// Answers shorter than this are not worth compressing.
+const GZIP_BYTES_MIN: usize = 1024;
+
+/// Answers one HTTP request. `listener_api` is the API that the port was given to.
+pub(crate) async fn answer(
+    server: Arc<Server>,
+    listener_api: Option<Arc<Api>>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    if let Some(response) = server.probe(request.uri().path()).await {
+        return response;
+    }
+    let (parts, body) = request.into_parts();
+    let mut exchange = Exchange {
+        server,
+        listener_api,
+        parts,
+        system: SystemParameters::default(),
+        domain: String::new(),
+    };
+    match exchange.run(body).await {
+        Ok(json) => exchange.write(StatusCode::OK, json),
+        Err(error) => {
+            crate::log_failure(&error);
+            let code = status::http_code(error.code());
+            let system = &exchange.system;
+            let json =
+                status::to_http_body(&error, &exchange.domain, system.error_format, system.pretty);
+            let mut response = exchange.write(
+                StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                json,
+            );
+            if let Some(seconds) = status::retry_after_seconds(&error) {
+                let seconds = HeaderValue::from(seconds);
+                response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            }
+            response
+        }
+    }
+}
+
+/// A method that the request may mean, of one API.
+type Candidate = (Arc<Api>, HttpCall);
+
+/// One request on its way to its answer.
+struct Exchange {
+    server: Arc<Server>,
+    listener_api: Option<Arc<Api>>,
+    parts: http::request::Parts,
+    system: SystemParameters,
+    /// The API that errors speak for; empty until it is known.
+    domain: String,
+}
+
+impl Exchange {
+    async fn run(&mut self, body: Incoming) -> Result<Vec<u8>, Error> {
+        // The path comes first: an unknown one is 404 whatever else is wrong. A request that overrides
+        // its verb says so in a header, so its path is looked up under the verb that is meant.
+        let raw_query = self.parts.uri.query().unwrap_or_default().to_owned();
+        let meant =
+            system::effective(&self.parts.method, &raw_query, &self.parts.headers, &[])?.method;
+        let candidates = self.candidates(&meant)?;
+        let (api, call, known) = self.choose(candidates).await?;
+        let body = self.read(body).await?;
+        let headers = &self.parts.headers;
+        let effective = system::effective(&self.parts.method, &raw_query, headers, &body)?;
+        let (parameters, fields) = system::extract(&effective.query, headers)?;
+        self.system = parameters;
+        if let Some(mask) = &self.system.fields {
+            mask.check(&call.method.output)?;
+        }
+        let rule = call.rule();
+        let variables = match &call.variables {
+            Ok(variables) => variables,
+            Err(error) => return Err(Error::new(error.reason, error.message.clone())),
+        };
+        let parts = query::Parts { variables, query: &fields, body: effective.body };
+        let message = query::bind(rule, &call.method.input, parts, &*self.server.apis)?;
+        let answer = self
+            .server
+            .answer(Call {
+                api: known.then(|| api.clone()),
+                method: call.method.clone(),
+                message: message.encode_to_bytes(),
+                caller: self.caller(),
+            })
+            .await?;
+        self.render(&api, &call.method.output, rule.response_body.as_deref(), &answer)
+    }
+
+    /// Every rule that fits: several when the request names no API and APIs share the path.
+    fn candidates(&mut self, verb: &HttpMethod) -> Result<Vec<Candidate>, Error> {
+        let path = self.parts.uri.path();
+        let host = self
+            .parts
+            .uri
+            .authority()
+            .map(http::uri::Authority::as_str)
+            .or_else(|| self.parts.headers.get(header::HOST)?.to_str().ok());
+        let listener = self.listener_api.as_ref().map(|api| &**api.name());
+        let which = self.server.apis.which(listener, host, path);
+        let candidates = match which.api {
+            Some(api) => {
+                self.domain = api.name().to_string();
+                api.find_http(verb, which.path).map(|call| (api, call)).into_iter().collect()
+            }
+            None => self.server.apis.candidates_http(verb, which.path),
+        };
+        if candidates.is_empty() {
+            let of =
+                if self.domain.is_empty() { String::new() } else { format!(" of {}", self.domain) };
+            let verb = &self.parts.method;
+            return Err(Error::new(
+                Reason::MethodNotFound,
+                format!("no method{of} is served at {verb} {path}; check verb, path and host"),
+            )
+            .with("method", verb.as_str())
+            .with("path", path.chars().take(256).collect::<String>()));
+        }
+        Ok(candidates)
+    }
+
+    /// Settles which API is meant, and whether that is known: among several the operation itself decides,
+    /// and a list or a start cannot.
+    async fn choose(
+        &mut self,
+        mut candidates: Vec<Candidate>,
+    ) -> Result<(Arc<Api>, HttpCall, bool), Error> {
+        if candidates.len() > 1 {
+            let by_operation = candidates.iter().all(|(_, call)| match &call.method.kind {
+                MethodKind::Operations(verb) => *verb != OperationsVerb::List,
+                MethodKind::Start(_) | MethodKind::Native | MethodKind::Other => false,
+            });
+            if !by_operation {
+                let apis: Vec<_> = candidates.iter().map(|(api, _)| api).collect();
+                return Err(apis::ambiguous(&apis));
+            }
+            let Some(index) = self.owner(&candidates).await? else {
+                let (api, call) = candidates.swap_remove(0);
+                return Ok((api, call, false));
+            };
+            candidates.swap(0, index);
+        }
+        let (api, call) = candidates.swap_remove(0);
+        self.domain = api.name().to_string();
+        Ok((api, call, true))
+    }
+
+    /// Which candidate's API has the operation that the path names.
+    async fn owner(&self, candidates: &[Candidate]) -> Result<Option<usize>, Error> {
+        let name = candidates.iter().find_map(|(_, call)| {
+            let variables = call.variables.as_ref().ok()?;
+            let (_, name) = variables.iter().find(|(field, _)| field == "name")?;
+            OperationName::parse(name).ok()
+        });
+        let Some(name) = name else { return Ok(None) };
+        let owner = self.server.operations.store.get(&name).await?;
+        Ok(owner
+            .and_then(|owner| candidates.iter().position(|(api, _)| **api.name() == *owner.api)))
+    }
+
+    async fn read<B>(&self, body: B) -> Result<Bytes, Error>
+    where
+        B: hyper::body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let limits = &self.server.config.limits;
+        let max = limits.body_bytes_max;
+        let reading = Limited::new(body, max).collect();
+        match tokio::time::timeout(limits.read_timeout, reading).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Error::new(
+                Reason::BodyTooLarge,
+                format!("the request body has more than {max} bytes; send less"),
+            )
+            .with("bytesMax", max.to_string())),
+            Ok(Err(error)) => Err(Error::new(
+                Reason::InvalidJson,
+                "the request body broke off before its end; send it again",
+            )
+            .caused_by(error)),
+            Err(_) => Err(Error::new(
+                Reason::DeadlineExceeded,
+                format!(
+                    "the request body did not arrive within {} s; send it faster",
+                    limits.read_timeout.as_secs()
+                ),
+            )),
+        }
+    }
+
+    fn caller(&self) -> Caller {
+        let header =
+            |name: &str| self.parts.headers.get(name).and_then(|value| value.to_str().ok());
+        Caller {
+            edge: Edge::Json,
+            deadline: None,
+            traceparent: header("traceparent").unwrap_or_default().into(),
+        }
+    }
+
+    fn render(
+        &self,
+        api: &Api,
+        output: &MessageType,
+        response_body: Option<&str>,
+        answer: &Bytes,
+    ) -> Result<Vec<u8>, Error> {
+        let message = Message::decode(output, answer)?;
+        let options = JsonOptions {
+            enums_as_ints: self.system.enums_as_ints,
+            pretty: self.system.pretty,
+            always_print_defaults: self.system.print_defaults
+                || api.settings().operations.print_defaults,
+            ..JsonOptions::default()
+        };
+        let types = &*self.server.apis;
+        let written = match response_body {
+            Some(field) => json::field_to_json(&message, field, types, &options)?,
+            None => json::to_json(&message, types, &options)?,
+        };
+        match &self.system.fields {
+            Some(mask) => mask.apply(&written, self.system.pretty),
+            None => Ok(written),
+        }
+    }
+
+    fn write(&self, code: StatusCode, json: Vec<u8>) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = code;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json; charset=UTF-8"),
+        );
+        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        let json = if json.len() >= GZIP_BYTES_MIN && accepts_gzip(&self.parts.headers) {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+            gzip(&json)
+        } else {
+            json
+        };
+        *response.body_mut() = Body::new(Full::new(Bytes::from(json)));
+        response
+    }
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let Some(accepted) = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    accepted.split(',').any(|part| {
+        let mut pieces = part.split(';');
+        let coding = pieces.next().unwrap_or_default().trim();
+        let refused =
+            pieces.any(|piece| matches!(piece.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+        (coding.eq_ignore_ascii_case("gzip") || coding == "*") && !refused
+    })
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("writing into a vector cannot fail");
+    encoder.finish().expect("writing into a vector cannot fail")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_used_only_where_it_is_accepted() {
+        let check = |text: &str, want: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, text.parse().unwrap());
+            assert_eq!(accepts_gzip(&headers), want, "{text}");
+        };
+        check("gzip", true);
+        check("gzip, deflate", true);
+        check("identity", false);
+        check("gzip;q=0", false);
+        check("deflate;q=0.5, GZIP;q=0.1", true);
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+}

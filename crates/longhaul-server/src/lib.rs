@@ -1,0 +1,208 @@
+//! Where rooms meet: edges, operations, workers, sweeper, on one port.
+//!
+//! Owns the wiring of a running server and its orderly end. Rules are `longhaul-core`'s, words on the
+//! line `longhaul-wire`'s, rows `longhaul-store`'s.
+
+pub mod call;
+pub mod clock;
+pub mod config;
+mod grpc;
+mod health;
+mod http;
+mod listener;
+pub mod operations;
+mod reflection;
+mod session;
+pub mod sweeper;
+pub mod watch;
+pub mod workers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use longhaul_core::{Error, Reason};
+use longhaul_store::{Store, embedded, memory};
+use longhaul_wire::api::Api;
+use longhaul_wire::apis::Apis;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, SystemClock};
+pub use crate::config::Config;
+use crate::health::GrpcHealth;
+use crate::listener::Listening;
+use crate::operations::Operations;
+use crate::reflection::Reflection;
+use crate::sweeper::Sweeper;
+use crate::watch::Watch;
+use crate::workers::{Replays, Workers};
+
+/// Everything one running server is made of.
+pub struct Server {
+    pub(crate) config: Config,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) apis: Arc<Apis>,
+    pub(crate) operations: Operations,
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) health: GrpcHealth,
+    pub(crate) reflection: Reflection,
+    pub(crate) calls: Arc<Semaphore>,
+    pub(crate) draining: CancellationToken,
+}
+
+/// A server that listens. Dropping it does not stop it; [`Running::stop`] does.
+pub struct Running {
+    server: Arc<Server>,
+    listening: Vec<Listening>,
+    sweeper: JoinHandle<()>,
+    stop_sweeper: CancellationToken,
+}
+
+/// Opens the store, recovers leases, binds, and serves until stopped.
+///
+/// Fails with `CONFIG_INVALID`, `API_INVALID` or one of the store's errors; nothing listens then.
+pub async fn serve(config: Config) -> Result<Running, Error> {
+    config.check()?;
+    let apis = Arc::new(load_apis(&config)?);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let watch = Arc::new(Watch::new(clock.clone()));
+    let store = open_store(&config, watch.clone()).await?;
+    let draining = CancellationToken::new();
+    let sweeper = Sweeper {
+        store: store.clone(),
+        watch: watch.clone(),
+        clock: clock.clone(),
+        lease: config.workers.lease,
+        lease_max: config.workers.lease_max,
+    };
+    sweeper.recover().await?;
+    let server = Arc::new(Server {
+        operations: Operations {
+            apis: apis.clone(),
+            store: store.clone(),
+            watch: watch.clone(),
+            clock: clock.clone(),
+            limits: config.limits.clone(),
+            draining: draining.clone(),
+        },
+        workers: Arc::new(Workers {
+            apis: apis.clone(),
+            store,
+            watch,
+            clock: clock.clone(),
+            limits: config.limits.clone(),
+            config: config.workers.clone(),
+            draining: draining.clone(),
+            replays: Arc::new(Mutex::new(Replays::default())),
+        }),
+        health: GrpcHealth::new(service_names(&apis)).await,
+        reflection: Reflection::new(&apis)?,
+        calls: Arc::new(Semaphore::new(config.limits.calls_max)),
+        apis,
+        clock,
+        config,
+        draining,
+    });
+    let listening = listener::listen(&server).await?;
+    let stop_sweeper = CancellationToken::new();
+    let sweeper = tokio::spawn(sweeper.run(stop_sweeper.clone()));
+    Ok(Running { server, listening, sweeper, stop_sweeper })
+}
+
+impl Running {
+    /// The address of the main listener; its port is a real one also when 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listening[0].address
+    }
+
+    /// The addresses of all listeners, the main one first, then those of single APIs in the order of
+    /// the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listening.iter().map(|listening| listening.address).collect()
+    }
+
+    /// The loaded APIs, Longhaul's own apart.
+    #[must_use]
+    pub fn apis(&self) -> Vec<Arc<Api>> {
+        self.server.apis.all().to_vec()
+    }
+
+    /// Stops in order: readiness false, held calls answered with the current state, connections ended
+    /// once their calls are, then the store closed. Bounded by the configured drain timeout.
+    pub async fn stop(self) {
+        self.server.health.set(false).await;
+        self.server.draining.cancel();
+        let timeout = self.server.config.drain_timeout;
+        for listening in self.listening {
+            listening.stop(timeout).await;
+        }
+        self.stop_sweeper.cancel();
+        if let Err(error) = self.sweeper.await {
+            tracing::error!(%error, "the sweeper ended badly");
+        }
+        self.server.operations.store.close().await;
+    }
+}
+
+fn service_names(apis: &Apis) -> Vec<String> {
+    let every = apis.native().into_iter().chain(apis.all());
+    let services = every.flat_map(|api| api.descriptors().services());
+    let mut names: Vec<_> = services.map(|service| service.full_name().to_owned()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn load_apis(config: &Config) -> Result<Apis, Error> {
+    let mut apis = vec![longhaul_wire::bundled::native()?];
+    for api in &config.apis {
+        apis.push(config::load_api(api)?);
+    }
+    Apis::new(apis)
+}
+
+async fn open_store(config: &Config, watch: Arc<Watch>) -> Result<Arc<dyn Store>, Error> {
+    let Some(folder) = config.data.clone() else {
+        let mut token_key = [0; 32];
+        getrandom::fill(&mut token_key).map_err(|error| {
+            Error::new(Reason::Internal, "no random number could be drawn")
+                .caused_by(error.to_string())
+        })?;
+        return Ok(Arc::new(memory::Memory::new(token_key, watch)));
+    };
+    let options = embedded::Options {
+        durability: match config.store.durability {
+            config::Durability::Strict => embedded::Durability::Strict,
+            config::Durability::Relaxed => embedded::Durability::Relaxed,
+        },
+        cache_bytes: config.store.cache_bytes,
+        queue_max: config.store.queue_max,
+        ..embedded::Options::new(folder)
+    };
+    let opening = tokio::task::spawn_blocking(move || embedded::Embedded::open(&options, watch));
+    match opening.await {
+        Ok(opened) => Ok(Arc::new(opened?)),
+        Err(error) => {
+            Err(Error::new(Reason::Internal, "opening the store did not end").caused_by(error))
+        }
+    }
+}
+
+/// Logs what a caller's message leaves out. Faults of the caller are their business, not the log's.
+pub(crate) fn log_failure(error: &Error) {
+    match (error.code(), &error.source) {
+        (longhaul_core::Code::Internal | longhaul_core::Code::DataLoss, source) => {
+            tracing::error!(reason = error.reason.name(), message = %error.message, ?source, "call failed");
+        }
+        (_, Some(source)) => {
+            tracing::warn!(reason = error.reason.name(), message = %error.message, %source, "call failed");
+        }
+        (_, None) => {
+            tracing::debug!(reason = error.reason.name(), message = %error.message, "call refused");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Sockets: accept, bound, serve HTTP/1.1 and HTTP/2 alike, and end in order.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use longhaul_core::{Error, Reason};
+use longhaul_wire::api::Api;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+use crate::{Server, grpc, http as http_edge};
+
+/// Pause after the system refused a connection (too many open files), instead of a busy loop.
+const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(50);
+/// How often an idle HTTP/2 connection is asked whether its other end still lives.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
+/// How long it may take to answer that.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Flow-control windows: a request of the largest size needs no second round trip.
+const WINDOW_BYTES: u32 = 4 << 20;
+
+impl Server {
+    /// The API that a configuration calls by its name, its prefix or its first label.
+    fn find_api(&self, wanted: &str) -> Option<Arc<Api>> {
+        let fits = |api: &&Arc<Api>| {
+            &**api.name() == wanted || api.prefix() == wanted || api.service_label() == wanted
+        };
+        self.apis.all().iter().find(fits).cloned()
+    }
+}
+
+/// One bound address and its accept loop.
+pub(crate) struct Listening {
+    pub(crate) address: SocketAddr,
+    stop: CancellationToken,
+    accepting: JoinHandle<GracefulShutdown>,
+}
+
+impl Listening {
+    /// Takes no more connections and waits for those there are, at most `timeout`.
+    pub(crate) async fn stop(self, timeout: Duration) {
+        self.stop.cancel();
+        let Ok(graceful) = self.accepting.await else { return };
+        if tokio::time::timeout(timeout, graceful.shutdown()).await.is_err() {
+            tracing::warn!(address = %self.address, "connections were cut: their calls did not end in time");
+        }
+    }
+}
+
+/// Binds every configured address; the main one comes first.
+pub(crate) async fn listen(server: &Arc<Server>) -> Result<Vec<Listening>, Error> {
+    let room = Arc::new(Semaphore::new(server.config.limits.connections_max));
+    let mut listening = vec![bind(server, &room, server.config.listen, None).await?];
+    for listener in &server.config.listeners {
+        let api = server.find_api(&listener.api).ok_or_else(|| {
+            Error::new(
+                Reason::ConfigInvalid,
+                format!(
+                    "listener {} is for API {:?}, which is not loaded",
+                    listener.listen, listener.api
+                ),
+            )
+        })?;
+        listening.push(bind(server, &room, listener.listen, Some(api)).await?);
+    }
+    Ok(listening)
+}
+
+async fn bind(
+    server: &Arc<Server>,
+    room: &Arc<Semaphore>,
+    address: SocketAddr,
+    api: Option<Arc<Api>>,
+) -> Result<Listening, Error> {
+    let wrong = |error: std::io::Error| {
+        Error::new(
+            Reason::ConfigInvalid,
+            format!(
+                "cannot listen on {address}: {error}; free the port or choose another with --port (0 takes any)"
+            ),
+        )
+    };
+    let socket = TcpListener::bind(address).await.map_err(wrong)?;
+    let address = socket.local_addr().map_err(wrong)?;
+    let stop = CancellationToken::new();
+    let loop_ = Accept { server: server.clone(), room: room.clone(), api, stop: stop.clone() };
+    let accepting = tokio::spawn(loop_.run(socket));
+    Ok(Listening { address, stop, accepting })
+}
+
+struct Accept {
+    server: Arc<Server>,
+    room: Arc<Semaphore>,
+    api: Option<Arc<Api>>,
+    stop: CancellationToken,
+}
+
+impl Accept {
+    async fn run(self, socket: TcpListener) -> GracefulShutdown {
+        let graceful = GracefulShutdown::new();
+        loop {
+            // A place first: connections over the limit wait in the system's own queue.
+            let place = tokio::select! {
+                () = self.stop.cancelled() => break,
+                place = self.room.clone().acquire_owned() => place,
+            };
+            let Ok(place) = place else { break };
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => break,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => self.serve(stream, place, &graceful),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    self.server.clock.sleep(PAUSE_AFTER_REFUSAL).await;
+                }
+            }
+        }
+        graceful
+    }
+
+    fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        let limits = &self.server.config.limits;
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.read_timeout)
+            .max_buf_size((limits.header_bytes_max as usize).max(8 << 10));
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams_per_connection_max)
+            .max_header_list_size(limits.header_bytes_max)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .keep_alive_interval(KEEP_ALIVE_EVERY)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        let (server, api) = (self.server.clone(), self.api.clone());
+        let service = service_fn(move |request| dispatch(server.clone(), api.clone(), request));
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Tells gRPC from everything else by its content type.
+async fn dispatch(
+    server: Arc<Server>,
+    api: Option<Arc<Api>>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let is_grpc = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    Ok(if is_grpc {
+        grpc::answer(server, api, request).await
+    } else {
+        http_edge::answer(server, api, request).await
+    })
+}

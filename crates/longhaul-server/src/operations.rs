@@ -1,0 +1,391 @@
+//! The operations as clients see them: start, get, list, wait, cancel, delete.
+//!
+//! Every write is one decision of `longhaul-core`, run by the store; nothing here has rules of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use longhaul_core::{
+    Cause, Command, Error, Operation, OperationName, Reason, RequestId, Start, Timestamp, apply,
+};
+use longhaul_store::{Cursor, Key, ListQuery, ParentFilter, Priority, Store};
+use longhaul_wire::api::{Api, StartMethod};
+use longhaul_wire::apis::Apis;
+use longhaul_wire::list::{self, Filter, ListArguments};
+use longhaul_wire::message::Message;
+use longhaul_wire::{convert, longrunning, respond, start};
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::call::{Call, not_found};
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::watch::Watch;
+
+/// How long before a caller's own deadline a wait ends, so that its answer still arrives.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(100);
+
+/// Rows read at once for a filtered list.
+const FILTERED_CHUNK: usize = 256;
+
+/// What the operations work with.
+pub struct Operations {
+    /// The loaded APIs.
+    pub apis: Arc<Apis>,
+    /// Rows.
+    pub store: Arc<dyn Store>,
+    /// Who hears of changes.
+    pub watch: Arc<Watch>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Limits.
+    pub limits: Limits,
+    /// Fires when the server begins to stop.
+    pub draining: CancellationToken,
+}
+
+impl Operations {
+    /// Starts an operation and returns it. Source: AIP-151, AIP-155, AIP-163.
+    pub async fn start(&self, call: &Call, method: &StartMethod) -> Result<Bytes, Error> {
+        let api = call.api.as_ref().ok_or_else(no_api)?;
+        let message = Message::decode(&call.method.input, &call.message)?;
+        let facts = start::start_facts(api, &call.method, &message)?;
+        if facts.validate_only {
+            return validated(method, &message, &facts);
+        }
+        let now = self.clock.now();
+        let (uid, random) = draw(now)?;
+        let id = start::operation_id(api.settings().operations.id, uid, now, random);
+        let name = facts.operation_name(&id)?;
+        let start = Start {
+            name: name.clone(),
+            uid,
+            api: api.name().clone(),
+            method: call.method.full_name.clone(),
+            queue: method.queue.clone(),
+            parent: facts.parent.into(),
+            target: facts.target.into(),
+            actor: "".into(),
+            request: facts.request,
+            metadata: facts.metadata,
+            traceparent: call.caller.traceparent.clone(),
+            deadline: method.deadline.map(|span| now + span),
+            request_id: facts.request_id.map(|value| RequestId {
+                value: value.into(),
+                until: now + method.request_id_window,
+            }),
+            policy: method.policy.clone(),
+        };
+        let key = Key::of_start(&start);
+        let decide = Arc::new(move |existing: Option<&Operation>| {
+            longhaul_core::start(existing, start.clone(), now)
+        });
+        let applied = self
+            .store
+            .update(key, Priority::Normal, decide)
+            .await
+            .map_err(|failure| failure.into_error(&name))?;
+        self.render(&applied.operation, call)
+    }
+
+    /// The operation as it stands.
+    pub async fn get(&self, call: Call) -> Result<Bytes, Error> {
+        let request =
+            longrunning::GetOperationRequest::decode(&*call.message).map_err(undecodable)?;
+        let name = self.name(&request.name, &call)?;
+        let operation = self.find(&name, &call).await?;
+        self.render(&operation, &call)
+    }
+
+    /// A page of operations of one API under one parent, newest first. Source: AIP-158, AIP-160.
+    pub async fn list(&self, call: Call) -> Result<Bytes, Error> {
+        let request =
+            longrunning::ListOperationsRequest::decode(&*call.message).map_err(undecodable)?;
+        let api = match &call.api {
+            Some(api) => api.clone(),
+            None => self.apis.only_for_list(&request.name)?.clone(),
+        };
+        if request.return_partial_success {
+            return Err(Error::new(
+                Reason::PartialSuccessUnsupported,
+                "return_partial_success is not supported by this API; leave it unset",
+            ));
+        }
+        let parent = list_parent(&api, &request.name)?;
+        let page_size = list::page_size(request.page_size, &api.settings().operations)? as usize;
+        let filter = Filter::parse(&request.filter, &api)?;
+        let now = self.clock.now();
+        let seal = list::TokenKey::new(&self.store.token_key());
+        let arguments =
+            ListArguments { api: api.name(), parent: &request.name, filter: &request.filter };
+        let mut after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(cursor(&seal.open(token, &arguments, now)?)?),
+        };
+        // A filter may drop most of what is read, so read more at once.
+        let chunk = if request.filter.is_empty() { 0 } else { FILTERED_CHUNK };
+        let mut operations = Vec::new();
+        let mut scanned = 0;
+        let next = 'pages: loop {
+            let query = ListQuery {
+                api: api.name().clone(),
+                parent: parent.clone(),
+                after,
+                done: filter.done_hint(),
+                limit: (page_size + 1 - operations.len()).max(chunk),
+            };
+            let asked = query.limit;
+            let rows = self.store.list(query).await?;
+            let last_page = rows.len() < asked;
+            for (place, operation) in rows {
+                if operations.len() == page_size {
+                    break 'pages after;
+                }
+                scanned += 1;
+                after = Some(place);
+                if operation.visible(now) && filter.matches(&operation, &api) {
+                    operations.push(convert::to_wire(&operation, &api, call.caller.edge));
+                }
+            }
+            if last_page {
+                break None;
+            }
+            if scanned >= self.limits.list_scan_max {
+                break after;
+            }
+        };
+        let next_page_token = match next {
+            Some(place) => seal.seal(&bytes_of(place), &arguments, now)?,
+            None => String::new(),
+        };
+        let answer = longrunning::ListOperationsResponse {
+            operations,
+            next_page_token,
+            ..Default::default()
+        };
+        Ok(answer.encode_to_vec().into())
+    }
+
+    /// The operation once it is done, or as it stands when the wait is over. Never `DEADLINE_EXCEEDED`.
+    /// Source: google/longrunning/operations.proto, `WaitOperation`.
+    pub async fn wait(&self, call: Call) -> Result<Bytes, Error> {
+        let request =
+            longrunning::WaitOperationRequest::decode(&*call.message).map_err(undecodable)?;
+        let name = self.name(&request.name, &call)?;
+        let until = self.wait_until(request.timeout.as_ref(), call.caller.deadline)?;
+        let changes = self.watch.operations(vec![name.clone()]);
+        // Without a place among the held calls the wait is as short as the contract allows.
+        let place = self.watch.hold(self.limits.held_calls_max);
+        loop {
+            let operation = self.find(&name, &call).await?;
+            let left = until.since(self.clock.now());
+            let over = operation.outcome().is_some() || place.is_none() || left.is_zero();
+            if over || self.draining.is_cancelled() {
+                return self.render(&operation, &call);
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = self.clock.sleep(left) => {}
+                () = self.draining.cancelled() => {}
+            }
+        }
+    }
+
+    /// Asks for cancellation; does not wait for it. Safe to repeat.
+    /// Source: google/longrunning/operations.proto, `CancelOperation`.
+    pub async fn cancel(&self, call: Call) -> Result<Bytes, Error> {
+        let request =
+            longrunning::CancelOperationRequest::decode(&*call.message).map_err(undecodable)?;
+        let name = self.name(&request.name, &call)?;
+        let command = Command::Cancel { cause: Cause::Client, actor: "".into(), reason: "".into() };
+        self.change(name, &call, Priority::Urgent, command).await
+    }
+
+    /// Forgets the operation as far as clients can see; the work goes on.
+    /// Source: google/longrunning/operations.proto, `DeleteOperation`.
+    pub async fn delete(&self, call: Call) -> Result<Bytes, Error> {
+        let request =
+            longrunning::DeleteOperationRequest::decode(&*call.message).map_err(undecodable)?;
+        let name = self.name(&request.name, &call)?;
+        self.change(name, &call, Priority::Normal, Command::Delete { actor: "".into() }).await
+    }
+
+    async fn change(
+        &self,
+        name: OperationName,
+        call: &Call,
+        priority: Priority,
+        command: Command,
+    ) -> Result<Bytes, Error> {
+        let now = self.clock.now();
+        let api = call.api.clone();
+        let decide = Arc::new(move |operation: Option<&Operation>| {
+            let operation = operation
+                .filter(|operation| api.as_ref().is_none_or(|api| *api.name() == operation.api))
+                .ok_or(longhaul_core::Refusal::NotFound)?;
+            apply(operation, command.clone(), now)
+        });
+        self.store
+            .update(Key::Name(name.clone()), priority, decide)
+            .await
+            .map_err(|failure| failure.into_error(&name))?;
+        Ok(Bytes::new())
+    }
+
+    /// Checks that a name can be one of the API meant, or of any when none is.
+    fn name(&self, text: &str, call: &Call) -> Result<OperationName, Error> {
+        let name = OperationName::parse(text)?;
+        let known = |api: &Arc<Api>| api.parent_of_name(text).is_some();
+        let fits = match &call.api {
+            Some(api) => known(api),
+            None => self.apis.all().iter().any(known),
+        };
+        if !fits {
+            let shown: String = text.chars().take(256).collect();
+            return Err(Error::new(
+                Reason::InvalidName,
+                format!("{shown:?} is not the name of an operation of this API; give the full name, as a start or a list returned it"),
+            )
+            .with("name", shown)
+            .at_field("name", "not the name of an operation"));
+        }
+        Ok(name)
+    }
+
+    async fn find(&self, name: &OperationName, call: &Call) -> Result<Arc<Operation>, Error> {
+        let now = self.clock.now();
+        self.store
+            .get(name)
+            .await?
+            .filter(|operation| operation.visible(now))
+            .filter(|operation| call.api.as_ref().is_none_or(|api| *api.name() == operation.api))
+            .ok_or_else(|| not_found(name))
+    }
+
+    fn render(&self, operation: &Operation, call: &Call) -> Result<Bytes, Error> {
+        let api = self.apis.get(&operation.api).ok_or_else(|| {
+            Error::new(
+                Reason::MethodNotFound,
+                format!("API {} of operation \"{}\" is not served any more; configure it again to read its operations", operation.api, operation.name),
+            )
+        })?;
+        Ok(convert::to_wire(operation, api, call.caller.edge).encode_to_vec().into())
+    }
+
+    /// The shortest of the asked timeout, the caller's deadline less a margin, and the server's cap.
+    fn wait_until(
+        &self,
+        timeout: Option<&prost_types::Duration>,
+        deadline: Option<Timestamp>,
+    ) -> Result<Timestamp, Error> {
+        let now = self.clock.now();
+        let asked = match timeout {
+            Some(timeout) => span(timeout).ok_or_else(|| {
+                let what = "is not a span of zero or more seconds";
+                Error::new(Reason::InvalidValue, format!("timeout {what}"))
+                    .at_field("timeout", what)
+            })?,
+            None => self.limits.wait_max,
+        };
+        let until = now + asked.min(self.limits.wait_max);
+        Ok(deadline.map_or(until, |deadline| until.min(deadline - DEADLINE_MARGIN)))
+    }
+}
+
+/// A span on the wire as a span; `None` when it is negative or malformed.
+pub(crate) fn span(wire: &prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(wire.seconds).ok()?;
+    let nanos = u32::try_from(wire.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(seconds, nanos))
+}
+
+/// The answer to a start that only wanted to know whether it would be accepted: done, with the response
+/// it would have, and no name since nothing is kept. Source: AIP-163.
+fn validated(
+    method: &StartMethod,
+    request: &Message,
+    facts: &start::StartFacts,
+) -> Result<Bytes, Error> {
+    let response = respond::response_from_request(method, request, &facts.target)?;
+    let any = |type_name: &str, value: Vec<u8>| longrunning::Any {
+        type_url: longrunning::type_url(type_name),
+        value,
+    };
+    let operation = longrunning::Operation {
+        name: String::new(),
+        metadata: Some(any(&facts.metadata.type_name, facts.metadata.value.to_vec())),
+        done: true,
+        result: Some(longrunning::OperationResult::Response(any(
+            response.full_name(),
+            response.encode(),
+        ))),
+    };
+    Ok(operation.encode_to_vec().into())
+}
+
+fn list_parent(api: &Api, name: &str) -> Result<ParentFilter, Error> {
+    match api.parent_of_list(name) {
+        Some("") => Ok(ParentFilter::Any),
+        Some(parent) => Ok(ParentFilter::Matching(parent.into())),
+        None => {
+            let shown: String = name.chars().take(256).collect();
+            Err(Error::new(
+                Reason::InvalidName,
+                format!("{shown:?} is not a parent of operations of {}; give one such as \"projects/p/locations/l\"", api.name()),
+            )
+            .with("name", shown)
+            .at_field("name", "not a parent of operations"))
+        }
+    }
+}
+
+/// A cursor as the bytes that a page token seals: moment and uid, both big-endian.
+fn bytes_of(cursor: Cursor) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&cursor.create_time.as_micros().to_be_bytes());
+    bytes[8..].copy_from_slice(&cursor.uid.to_be_bytes());
+    bytes
+}
+
+fn cursor(bytes: &[u8]) -> Result<Cursor, Error> {
+    let wrong = || {
+        Error::new(
+            Reason::InvalidPageToken,
+            "the page token is not of this version; start again without it",
+        )
+    };
+    let (micros, uid) = bytes.split_at_checked(8).ok_or_else(wrong)?;
+    let micros = i64::from_be_bytes(micros.try_into().map_err(|_| wrong())?);
+    let uid = u128::from_be_bytes(uid.try_into().map_err(|_| wrong())?);
+    Ok(Cursor { create_time: Timestamp::from_micros(micros), uid })
+}
+
+/// A new identity: UUIDv7 of this moment, and bytes for the operation's id.
+fn draw(now: Timestamp) -> Result<(u128, [u8; 8]), Error> {
+    let mut random = [0; 18];
+    getrandom::fill(&mut random).map_err(|error| {
+        Error::new(Reason::Internal, "no random number could be drawn").caused_by(error.to_string())
+    })?;
+    let (for_uid, for_id) = random.split_at(10);
+    let millis = u64::try_from(now.as_micros() / 1000).unwrap_or(0);
+    let uid_bytes = for_uid.try_into().expect("the slice has ten bytes");
+    let id_bytes = for_id.try_into().expect("the slice has eight bytes");
+    let uid = uuid::Builder::from_unix_timestamp_millis(millis, &uid_bytes).into_uuid();
+    Ok((Uuid::as_u128(&uid), id_bytes))
+}
+
+fn no_api() -> Error {
+    Error::new(
+        Reason::ApiAmbiguous,
+        "several APIs fit; say which one by Host header (or :authority), by URL prefix such as /clouddeploy, or by a port given to one API",
+    )
+}
+
+fn undecodable(error: prost::DecodeError) -> Error {
+    Error::new(
+        Reason::InvalidValue,
+        format!("the request is not the message it should be: {error}"),
+    )
+}

@@ -1,0 +1,559 @@
+//! The workers' side: claim and report.
+//!
+//! Level-triggered throughout: whatever woke a hanging call, its answer is read from the rows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use longhaul_core::{
+    Applied, Changes, Command, Desired, Effects, Epoch, Error, Finish, Operation, OperationName,
+    Progress, Reason, Refusal, Status, apply,
+};
+use longhaul_store::{ClaimFilter, Due, Key, Priority, Store};
+use longhaul_wire::apis::Apis;
+use longhaul_wire::convert;
+use longhaul_wire::v1;
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::call::{Call, not_found, overloaded};
+use crate::clock::Clock;
+use crate::config;
+use crate::operations::span;
+use crate::sweeper::jitter;
+use crate::watch::Watch;
+
+/// How often a hanging claim looks by itself. Costs nothing when nothing waits, and bounds what a lost
+/// wake-up can cost.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Longest name a worker may give itself, in bytes; it is kept with every lease.
+const WORKER_BYTES_MAX: usize = 256;
+/// Longest `claim_id`, in bytes.
+const CLAIM_ID_BYTES_MAX: usize = 128;
+/// Claims remembered for replay; the oldest are forgotten first, and their leases then simply run out.
+const REPLAYS_MAX: usize = 10_000;
+
+/// What the workers' side works with.
+pub struct Workers {
+    /// The loaded APIs.
+    pub apis: Arc<Apis>,
+    /// Rows.
+    pub store: Arc<dyn Store>,
+    /// Who hears of changes.
+    pub watch: Arc<Watch>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Limits of held calls.
+    pub limits: config::Limits,
+    /// Leases and sizes.
+    pub config: config::Workers,
+    /// Fires when the server begins to stop.
+    pub draining: CancellationToken,
+    /// What recent claims were given, so that a lost answer can be given again.
+    pub replays: Arc<Mutex<Replays>>,
+}
+
+/// Recent claims by worker and `claim_id`.
+#[derive(Debug, Default)]
+pub struct Replays {
+    given: HashMap<(String, String), Vec<(OperationName, Epoch)>>,
+    order: std::collections::VecDeque<(String, String)>,
+}
+
+impl Replays {
+    fn remember(&mut self, key: (String, String), given: Vec<(OperationName, Epoch)>) {
+        if self.given.insert(key.clone(), given).is_none() {
+            self.order.push_back(key);
+        }
+        while self.order.len() > REPLAYS_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.given.remove(&oldest);
+            }
+        }
+    }
+}
+
+impl Workers {
+    /// Answers a call of `longhaul.v1.Workers`.
+    pub async fn answer(&self, call: Call) -> Result<Bytes, Error> {
+        match &*call.method.full_name {
+            "longhaul.v1.Workers.Claim" => {
+                let request = v1::ClaimRequest::decode(&*call.message).map_err(undecodable)?;
+                Ok(self.claim(request).await?.encode_to_vec().into())
+            }
+            "longhaul.v1.Workers.Report" => {
+                let request = v1::ReportRequest::decode(&*call.message).map_err(undecodable)?;
+                Ok(self.report(request).await?.encode_to_vec().into())
+            }
+            other => Err(Error::new(
+                Reason::MethodNotFound,
+                format!("this server does not have the method {other}"),
+            )),
+        }
+    }
+
+    async fn claim(&self, request: v1::ClaimRequest) -> Result<v1::ClaimResponse, Error> {
+        let worker = worker_name(&request.worker)?;
+        if request.claim_id.len() > CLAIM_ID_BYTES_MAX {
+            return Err(invalid(
+                "claim_id",
+                format!(
+                    "has {} bytes; at most {CLAIM_ID_BYTES_MAX} are allowed",
+                    request.claim_id.len()
+                ),
+            ));
+        }
+        let max = self.batch("max", i64::from(request.max))?.max(1);
+        let lease = self.lease(request.lease.as_ref())?;
+        let until = self.clock.now() + self.hang("wait", request.wait.as_ref())?;
+        let replay = (!request.claim_id.is_empty())
+            .then(|| (request.worker.clone(), request.claim_id.clone()));
+        if let Some(again) =
+            replay.as_ref().and_then(|key| self.replays.lock().given.get(key).cloned())
+        {
+            return self.claimed_before(again).await;
+        }
+        let filter = ClaimFilter {
+            api: None,
+            methods: request.methods.into_iter().map(Into::into).collect(),
+            queues: request.queues.into_iter().map(Into::into).collect(),
+        };
+        let _place = self
+            .watch
+            .hold(self.limits.held_calls_max)
+            .ok_or_else(|| overloaded("too many calls are held open; claim again shortly"))?;
+        loop {
+            let claims = self.watch.claims(filter.clone());
+            let taken = self.take(&filter, max, &worker, lease, replay.clone()).await?;
+            let left = until.since(self.clock.now());
+            if !taken.is_empty() || left.is_zero() || self.draining.is_cancelled() {
+                let assignments = taken.iter().map(|one| self.assignment(&one.operation)).collect();
+                return Ok(v1::ClaimResponse { assignments });
+            }
+            tokio::select! {
+                () = claims.claimable() => {}
+                () = self.clock.sleep(left.min(LOOK_EVERY)) => {}
+                () = self.draining.cancelled() => {}
+            }
+        }
+    }
+
+    /// Claims and remembers, even if the caller is gone by then: a repeat finds what was taken for it.
+    pub(crate) async fn take(
+        &self,
+        filter: &ClaimFilter,
+        max: usize,
+        worker: &Arc<str>,
+        lease: Duration,
+        replay: Option<(String, String)>,
+    ) -> Result<Vec<Applied>, Error> {
+        let now = self.clock.now();
+        let worker = worker.clone();
+        let decide = Arc::new(move |operation: Option<&Operation>| {
+            let operation = operation.ok_or(Refusal::NotFound)?;
+            apply(operation, Command::Claim { worker: worker.clone(), lease }, now)
+        });
+        let (store, replays) = (self.store.clone(), self.replays.clone());
+        let due = Due::Claim { filter: filter.clone(), now };
+        let claiming = async move {
+            let taken = store.update_due(due, max, decide).await?;
+            if let Some(key) = replay.filter(|_| !taken.is_empty()) {
+                let given = taken.iter().map(|one| &one.operation);
+                let given = given.map(|one| (one.name.clone(), one.epoch)).collect();
+                replays.lock().remember(key, given);
+            }
+            Ok(taken)
+        };
+        match tokio::spawn(claiming).await {
+            Ok(taken) => taken,
+            Err(error) => {
+                Err(Error::new(Reason::Internal, "the claim did not end").caused_by(error))
+            }
+        }
+    }
+
+    async fn claimed_before(
+        &self,
+        given: Vec<(OperationName, Epoch)>,
+    ) -> Result<v1::ClaimResponse, Error> {
+        let mut assignments = Vec::new();
+        for (name, epoch) in given {
+            if let Some(operation) = self.store.get(&name).await?
+                && operation.epoch == epoch
+                && operation.lease().is_some()
+            {
+                assignments.push(self.assignment(&operation));
+            }
+        }
+        Ok(v1::ClaimResponse { assignments })
+    }
+
+    pub(crate) fn assignment(&self, operation: &Operation) -> v1::Assignment {
+        let api = self.apis.get(&operation.api);
+        let metadata = api.and_then(|api| convert::metadata(operation, api));
+        let response_type = api
+            .and_then(|api| api.method(&operation.method)?.start())
+            .map_or(String::new(), |start| start.response_type.full_name().to_owned());
+        v1::Assignment {
+            operation: operation.name.to_string(),
+            epoch: operation.epoch,
+            api: operation.api.to_string(),
+            method: operation.method.to_string(),
+            queue: operation.queue.to_string(),
+            parent: operation.parent.to_string(),
+            target: operation.target.to_string(),
+            request: Some(convert::any(&operation.request)),
+            metadata: metadata.as_ref().map(convert::any),
+            response_type,
+            attempt: operation.attempt,
+            cleanup: matches!(operation.state, longhaul_core::State::CleaningUp { .. }),
+            checkpoint: operation.checkpoint.as_deref().unwrap_or_default().to_vec(),
+            external_ref: operation.external_ref.as_deref().unwrap_or_default().to_owned(),
+            traceparent: operation.traceparent.to_string(),
+            lease_expire_time: operation.lease().map(|lease| convert::moment(lease.expires_at)),
+            deadline: operation.deadline.map(convert::moment),
+            desired: Some(desired_state(&operation.desired(operation.epoch))),
+        }
+    }
+
+    async fn report(&self, request: v1::ReportRequest) -> Result<v1::ReportResponse, Error> {
+        worker_name(&request.worker)?;
+        self.batch("items", i64::try_from(request.items.len()).unwrap_or(i64::MAX))?;
+        let hang = self.hang("wait", request.wait.as_ref())?;
+        let until = self.clock.now() + hang;
+        let heard: Vec<_> = request.items.iter().map(|item| item.acknowledge_cancel).collect();
+        let may_hang = !hang.is_zero() && request.items.iter().all(|item| item.action.is_none());
+        let names: Vec<_> = request
+            .items
+            .iter()
+            .filter_map(|item| OperationName::parse(&item.operation).ok())
+            .collect();
+        let changes = may_hang.then(|| self.watch.operations(names));
+        let applying = request.items.into_iter().map(|item| self.apply_item(item));
+        let mut results = futures_util::future::join_all(applying).await;
+        let Some(changes) = changes else { return Ok(v1::ReportResponse { results }) };
+        let Some(_place) = self.watch.hold(self.limits.held_calls_max) else {
+            return Ok(v1::ReportResponse { results });
+        };
+        while !news(&results, &heard) && !self.draining.is_cancelled() {
+            let left = until.since(self.clock.now());
+            if left.is_zero() {
+                break;
+            }
+            let changed = tokio::select! {
+                changed = changes.changed() => changed,
+                () = self.clock.sleep(left) => break,
+                () = self.draining.cancelled() => break,
+            };
+            for result in &mut results {
+                if changed.iter().any(|name| name.as_str() == result.operation) {
+                    self.refresh(result).await?;
+                }
+            }
+        }
+        self.note_deliveries(&results);
+        Ok(v1::ReportResponse { results })
+    }
+
+    /// Applies one item; its result carries either the refusal or what became of it, and in both cases
+    /// what is wanted now.
+    pub(crate) async fn apply_item(&self, item: v1::ReportItem) -> v1::ReportResult {
+        let (operation, epoch) = (item.operation.clone(), item.epoch);
+        let asked_gate = matches!(item.action, Some(v1::report_item::Action::Gate(_)));
+        let applied = self.try_item(item).await;
+        let mut result = v1::ReportResult { operation, epoch, ..v1::ReportResult::default() };
+        match applied {
+            Ok(applied) => {
+                self.describe(&mut result, &applied.operation);
+                result.gate_passed = asked_gate && applied.operation.gate_passed.is_some();
+            }
+            Err(error) => {
+                crate::log_failure(&error);
+                result.error = Some(v1::ReportError {
+                    code: error.code().number(),
+                    reason: error.reason.name().to_owned(),
+                    message: error.message.clone(),
+                });
+                if let Err(error) = self.refresh(&mut result).await {
+                    crate::log_failure(&error);
+                }
+            }
+        }
+        result
+    }
+
+    async fn try_item(&self, item: v1::ReportItem) -> Result<Applied, Error> {
+        let name = OperationName::parse(&item.operation)?;
+        let current = self.store.get(&name).await?.ok_or_else(|| not_found(&name))?;
+        let command = self.command(item, &current)?;
+        let now = self.clock.now();
+        let decide = Arc::new(move |operation: Option<&Operation>| {
+            apply(operation.ok_or(Refusal::NotFound)?, command.clone(), now)
+        });
+        self.store
+            .update(Key::Name(name.clone()), Priority::Normal, decide)
+            .await
+            .map_err(|failure| failure.into_error(&name))
+    }
+
+    /// The command that an item asks for, its messages checked against what the method declares.
+    fn command(&self, item: v1::ReportItem, current: &Operation) -> Result<Command, Error> {
+        let api = self.apis.get(&current.api).ok_or_else(|| not_found(&current.name))?;
+        let method = api.method(&current.method).ok_or_else(|| not_found(&current.name))?;
+        let epoch = item.epoch;
+        let lease = self.lease(item.lease.as_ref())?;
+        let metadata = match item.metadata {
+            Some(any) => {
+                let value = sized("metadata", any.value, self.config.progress_bytes_max)?;
+                let current = &current.metadata;
+                Some(convert::accept_metadata(api, method, current, &any.type_url, &value)?)
+            }
+            None => None,
+        };
+        let changes = Changes {
+            metadata,
+            progress: item.progress.map(|progress| self.progress(progress)).transpose()?,
+            checkpoint: item
+                .checkpoint
+                .map(|bytes| sized("checkpoint", bytes, self.config.checkpoint_bytes_max))
+                .transpose()?
+                .map(Into::into),
+            external_ref: item
+                .external_ref
+                .map(|text| sized("external_ref", text, 1024))
+                .transpose()?
+                .map(Into::into),
+            acknowledged: item.acknowledge_cancel,
+        };
+        let jitter = jitter(current.uid, self.clock.now());
+        Ok(match item.action {
+            None => Command::Renew { epoch, lease, changes },
+            Some(v1::report_item::Action::Gate(_)) => Command::PassGate { epoch, lease, changes },
+            Some(v1::report_item::Action::Release(_)) => Command::Release { epoch, changes },
+            Some(v1::report_item::Action::Response(any)) => {
+                let response = convert::accept_response(method, &any.type_url, &any.value)?;
+                Command::Finish { epoch, finish: Finish::Succeeded(response), changes, jitter }
+            }
+            Some(v1::report_item::Action::Failure(failure)) => {
+                let finish = failed(failure)?;
+                Command::Finish { epoch, finish, changes, jitter }
+            }
+            Some(v1::report_item::Action::Stopped(stopped)) => {
+                let effects = effects(stopped.effects)?.unwrap_or(Effects::Unknown);
+                let message = stopped.message;
+                let finish = Finish::Cancelled { effects, message };
+                Command::Finish { epoch, finish, changes, jitter }
+            }
+        })
+    }
+
+    fn progress(&self, progress: v1::Progress) -> Result<Progress, Error> {
+        if progress.percent.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
+            return Err(invalid("progress.percent", "is not between 0 and 100".into()));
+        }
+        if progress.steps > 0 && progress.step > progress.steps {
+            return Err(invalid("progress.step", "is above progress.steps".into()));
+        }
+        let message = sized("progress.message", progress.message, self.config.progress_bytes_max)?;
+        Ok(Progress {
+            percent: progress.percent,
+            step: progress.step,
+            steps: progress.steps,
+            message: message.into(),
+        })
+    }
+
+    /// What is wanted now of whoever claimed `name` as `epoch`.
+    pub(crate) async fn desired(
+        &self,
+        name: &OperationName,
+        epoch: Epoch,
+    ) -> Result<v1::DesiredState, Error> {
+        let desired = match self.store.get(name).await? {
+            Some(operation) => operation.desired(epoch),
+            None => Desired::Stop(longhaul_core::StopReason::Deleted),
+        };
+        Ok(desired_state(&desired))
+    }
+
+    /// Reads what is wanted of the worker now into a result.
+    async fn refresh(&self, result: &mut v1::ReportResult) -> Result<(), Error> {
+        let Ok(name) = OperationName::parse(&result.operation) else { return Ok(()) };
+        match self.store.get(&name).await? {
+            Some(operation) => self.describe(result, &operation),
+            None => {
+                result.desired = Some(self.desired(&name, result.epoch).await?);
+                result.lease_expire_time = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&self, result: &mut v1::ReportResult, operation: &Operation) {
+        result.desired = Some(desired_state(&operation.desired(result.epoch)));
+        let held = operation.lease().filter(|_| operation.epoch == result.epoch);
+        result.lease_expire_time = held.map(|lease| convert::moment(lease.expires_at));
+    }
+
+    /// Records that cancels are on their way; after the answer, which must not wait for it.
+    fn note_deliveries(&self, results: &[v1::ReportResult]) {
+        for result in results.iter().filter(|result| result.error.is_none()) {
+            if let Some(desired) = &result.desired {
+                self.note_delivery(&result.operation, result.epoch, desired);
+            }
+        }
+    }
+
+    /// Records that the worker of `epoch` is being told, if what it is told is a cancel.
+    pub(crate) fn note_delivery(&self, name: &str, epoch: Epoch, told: &v1::DesiredState) {
+        let Ok(name) = OperationName::parse(name) else { return };
+        if told.action != v1::desired_state::Action::Cancel as i32 {
+            return;
+        }
+        let (now, lease) = (self.clock.now(), self.config.lease);
+        let decide = Arc::new(move |operation: Option<&Operation>| {
+            let operation = operation.ok_or(Refusal::NotFound)?;
+            let noted =
+                operation.cancel.as_ref().is_none_or(|cancel| cancel.delivered_at.is_some());
+            if noted {
+                return Err(Refusal::NotDue);
+            }
+            apply(operation, Command::Renew { epoch, lease, changes: Changes::default() }, now)
+        });
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            // A failure here loses a time stamp of the timeline, nothing else.
+            let _ = store.update(Key::Name(name), Priority::Normal, decide).await;
+        });
+    }
+
+    pub(crate) fn lease(&self, asked: Option<&prost_types::Duration>) -> Result<Duration, Error> {
+        let Some(asked) = asked else { return Ok(self.config.lease) };
+        let span = span(asked).ok_or_else(|| invalid("lease", "is not a span of time".into()))?;
+        if span < Duration::from_secs(1) || span > self.config.lease_max {
+            let max = self.config.lease_max.as_secs();
+            return Err(invalid("lease", format!("is not between 1 s and {max} s")));
+        }
+        Ok(span)
+    }
+
+    fn hang(&self, field: &str, asked: Option<&prost_types::Duration>) -> Result<Duration, Error> {
+        let Some(asked) = asked else { return Ok(Duration::ZERO) };
+        let span = span(asked)
+            .ok_or_else(|| invalid(field, "is not a span of zero or more seconds".into()))?;
+        Ok(span.min(self.limits.hang_max))
+    }
+
+    pub(crate) fn batch(&self, field: &str, count: i64) -> Result<usize, Error> {
+        let max = self.config.batch_max;
+        match usize::try_from(count) {
+            Ok(count) if count <= max => Ok(count),
+            _ => Err(invalid(field, format!("is {count}; between 0 and {max} are allowed"))),
+        }
+    }
+}
+
+/// Whether some result asks for something that its worker has not yet said it heard.
+fn news(results: &[v1::ReportResult], heard: &[bool]) -> bool {
+    results.iter().zip(heard).any(|(result, heard)| {
+        let action = result.desired.as_ref().map_or(0, |desired| desired.action);
+        let expected = if *heard {
+            v1::desired_state::Action::Cancel
+        } else {
+            v1::desired_state::Action::Continue
+        };
+        result.error.is_some() || action != expected as i32
+    })
+}
+
+fn desired_state(desired: &Desired) -> v1::DesiredState {
+    use longhaul_core::{Cause, StopReason};
+    use v1::desired_state::{Action, Reason};
+    match desired {
+        Desired::Continue => {
+            v1::DesiredState { action: Action::Continue as i32, ..Default::default() }
+        }
+        Desired::Cancel(cancel) => {
+            let reason = match cancel.cause {
+                Cause::Client => Reason::ClientCancel,
+                Cause::Deadline => Reason::Deadline,
+                Cause::Superseded => Reason::Superseded,
+            };
+            v1::DesiredState {
+                action: Action::Cancel as i32,
+                reason: reason as i32,
+                actor: cancel.actor.to_string(),
+                message: cancel.reason.to_string(),
+                deadline: Some(convert::moment(cancel.deadline)),
+                request_time: Some(convert::moment(cancel.at)),
+            }
+        }
+        Desired::Stop(stop) => {
+            let reason = match stop {
+                StopReason::LeaseLost => Reason::LeaseLost,
+                StopReason::Done => Reason::Done,
+                StopReason::Deleted => Reason::Deleted,
+            };
+            v1::DesiredState {
+                action: Action::Stop as i32,
+                reason: reason as i32,
+                ..Default::default()
+            }
+        }
+    }
+}
+
+fn failed(failure: v1::Failure) -> Result<Finish, Error> {
+    let code = longhaul_core::Code::from_number(failure.code).ok_or_else(|| {
+        invalid("failure.code", format!("is {}; codes go from 1 to 16", failure.code))
+    })?;
+    let details = failure.details.into_iter().map(convert::payload).collect();
+    let status = Status { code, message: failure.message, details };
+    let effects = effects(failure.effects)?;
+    Ok(Finish::Failed { status, retryable: failure.retryable, effects })
+}
+
+fn effects(number: i32) -> Result<Option<Effects>, Error> {
+    match v1::Effects::try_from(number) {
+        Ok(v1::Effects::Unspecified) => Ok(None),
+        Ok(v1::Effects::NotStarted) => Ok(Some(Effects::NotStarted)),
+        Ok(v1::Effects::None) => Ok(Some(Effects::None)),
+        Ok(v1::Effects::Undone) => Ok(Some(Effects::Undone)),
+        Ok(v1::Effects::Partial) => Ok(Some(Effects::Partial)),
+        Ok(v1::Effects::Unknown) => Ok(Some(Effects::Unknown)),
+        Err(_) => Err(invalid("effects", format!("is {number}, which is no value of Effects"))),
+    }
+}
+
+fn sized<T: AsRef<[u8]>>(field: &'static str, value: T, max: usize) -> Result<T, Error> {
+    let bytes = value.as_ref().len();
+    if bytes > max {
+        return Err(invalid(field, format!("has {bytes} bytes; at most {max} are allowed")));
+    }
+    Ok(value)
+}
+
+pub(crate) fn worker_name(text: &str) -> Result<Arc<str>, Error> {
+    match text.len() {
+        0 => Err(invalid("worker", "is empty; name yourself, such as \"host-7/4711\"".into())),
+        bytes if bytes > WORKER_BYTES_MAX => Err(invalid(
+            "worker",
+            format!("has {bytes} bytes; at most {WORKER_BYTES_MAX} are allowed"),
+        )),
+        _ => Ok(text.into()),
+    }
+}
+
+fn invalid(field: &str, what: String) -> Error {
+    Error::new(Reason::InvalidValue, format!("{field} {what}")).at_field(field, what)
+}
+
+fn undecodable(error: prost::DecodeError) -> Error {
+    Error::new(
+        Reason::InvalidValue,
+        format!("the request is not the message it should be: {error}"),
+    )
+}
