@@ -32,7 +32,8 @@ pub struct Parts<'a> {
 /// Makes the request message.
 ///
 /// An empty query value leaves a single field unset, as Google's Rust client sends every field.
-/// Without a body clause the body must be absent, blank or `{}`. Fails with `BODY_NOT_EMPTY`,
+/// Without a body clause the body must be absent, blank or `{}`; where the body is one message, a blank
+/// one is an empty message. Fails with `BODY_NOT_EMPTY`,
 /// `UNKNOWN_FIELD`, `INVALID_VALUE` (also when two places disagree) or `INVALID_JSON`.
 pub fn bind(
     rule: &HttpRule,
@@ -72,11 +73,14 @@ fn bind_body(
         Body::All => json::from_json(ty, body, resolver),
         Body::Field(name) => {
             let mut message = Message::new(ty);
+            let field = ty.field(name).ok_or_else(|| {
+                Error::new(Reason::Internal, format!("HTTP rule {rule}: no field {name:?}"))
+            })?;
             if !blank {
-                let field = ty.field(name).ok_or_else(|| {
-                    Error::new(Reason::Internal, format!("HTTP rule {rule}: no field {name:?}"))
-                })?;
                 json::field_from_json(&mut message, field, body, resolver)?;
+            } else if let Some(inner) = field.message_type().filter(|_| !field.is_many()) {
+                // As {} would: a client with nothing to say may send nothing.
+                message.set_message(name, Message::new(&inner))?;
             }
             Ok(message)
         }
