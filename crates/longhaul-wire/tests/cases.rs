@@ -34,7 +34,7 @@ use longhaul_wire::{status, system};
 use support::{echo, print_error};
 
 /// Files that another test runs.
-const ELSEWHERE: &[&str] = &["starts"];
+const ELSEWHERE: &[&str] = &["filters", "starts"];
 /// The files of this test.
 const FILES: &[&str] = &[
     "cancel_bodies",
