@@ -200,24 +200,47 @@ fn unknown_fields_survive_but_are_not_written_as_json() {
     assert_eq!(write(&message), r#"{"name":"x"}"#);
 }
 
+/// A descriptor set of edition 2023, which the compiler of these tests does not know: one message
+/// whose fields each override a feature.
+fn edition_set() -> Vec<u8> {
+    let number = |field: u32, value: u8| vec![u8::try_from(field << 3).unwrap(), value];
+    let field = |name: &str, at: u8, label: u8, kind: u8, ty: &str, features: &[u8]| {
+        let mut parts =
+            vec![nest(1, name.as_bytes()), number(3, at), number(4, label), number(5, kind)];
+        if !ty.is_empty() {
+            parts.push(nest(6, ty.as_bytes()));
+        }
+        parts.push(nest(8, &nest(21, features)));
+        nest(2, &parts.concat())
+    };
+    let (explicit, expanded, delimited, closed) = ([8, 1], [0x18, 2], [0x28, 2, 8, 1], [0x10, 2]);
+    let message = [
+        nest(1, b"M"),
+        field("plain", 1, 1, 9, "", &[]),
+        field("explicit", 2, 1, 5, "", &explicit),
+        field("numbers", 3, 3, 5, "", &expanded),
+        field("delimited", 4, 1, 11, ".t.M", &delimited),
+        field("closed", 5, 1, 14, ".t.Closed", &explicit),
+    ];
+    let value = |name: &[u8], at: u8| nest(2, &[nest(1, name), number(2, at)].concat());
+    let choice =
+        [nest(1, b"Closed"), value(b"C_ZERO", 0), value(b"C_ONE", 1), nest(3, &nest(7, &closed))];
+    let implicit = [8, 2];
+    let file = [
+        nest(1, b"test.proto"),
+        nest(2, b"t"),
+        nest(4, &message.concat()),
+        nest(5, &choice.concat()),
+        nest(8, &nest(50, &implicit)),
+        nest(12, b"editions"),
+        vec![14 << 3, 0xe8, 7],
+    ];
+    nest(1, &file.concat())
+}
+
 #[test]
 fn editions_and_proto2_sets_are_read() {
-    let set = compile_text(
-        r#"
-        edition = "2023";
-        package t;
-        option features.field_presence = IMPLICIT;
-        enum Closed { option features.enum_type = CLOSED; C_ZERO = 0; C_ONE = 1; }
-        message M {
-          string plain = 1;
-          int32 explicit = 2 [features.field_presence = EXPLICIT];
-          repeated int32 numbers = 3 [features.repeated_field_encoding = EXPANDED];
-          M delimited = 4 [features.message_encoding = DELIMITED, features.field_presence = EXPLICIT];
-          Closed closed = 5 [features.field_presence = EXPLICIT];
-        }
-        "#,
-    );
-    let descriptors = Descriptors::parse(&set).unwrap();
+    let descriptors = Descriptors::parse(&edition_set()).unwrap();
     let ty = descriptors.message("t.M").unwrap();
     let text = r#"{"explicit":0,"numbers":[1,2],"delimited":{"plain":"x"},"closed":"C_ONE"}"#;
     let message = json::from_json(&ty, text.as_bytes(), &descriptors).unwrap();
@@ -225,7 +248,8 @@ fn editions_and_proto2_sets_are_read() {
     let again = Message::decode(&ty, &message.encode()).unwrap();
     let written = json::to_json(&again, &descriptors, &JsonOptions::default()).unwrap();
     assert_eq!(written, text.as_bytes());
-    // A closed enum takes no number that it does not declare.
+    // A field without presence, and a closed enum that takes no number it does not declare.
+    assert!(!ty.field("plain").unwrap().has_presence());
     assert!(json::from_json(&ty, br#"{"closed": 7}"#, &descriptors).is_err());
 
     let set = compile_text(
