@@ -7,8 +7,9 @@ import {after, describe, test} from 'node:test';
 import {apis, connect} from './clients.js';
 
 const CANCELLED = 1;
-const INVALID_ARGUMENT = 3;
-const NOT_FOUND = 5;
+// google-gax 5 over REST lets its HTTP library throw first, so the caller sees the HTTP code.
+const isNotFound = error => [5, 404].includes(Number(error.code));
+const isInvalid = error => [3, 400].includes(Number(error.code));
 
 for (const api of apis) {
   for (const transport of ['grpc', 'rest']) {
@@ -47,14 +48,14 @@ for (const api of apis) {
 
       test('what never existed is not found', async () => {
         const name = `${api.parent(newProject())}/operations/absent`;
-        await assert.rejects(client.getOperation({name}), {code: NOT_FOUND});
-        await assert.rejects(client.cancelOperation({name}), {code: NOT_FOUND});
+        await assert.rejects(client.getOperation({name}), isNotFound);
+        await assert.rejects(client.cancelOperation({name}), isNotFound);
       });
 
       test('a deleted operation is gone', async () => {
         const [operation] = await api.start(client, newProject());
         await client.deleteOperation({name: operation.name});
-        await assert.rejects(client.getOperation({name: operation.name}), {code: NOT_FOUND});
+        await assert.rejects(client.getOperation({name: operation.name}), isNotFound);
       });
 
       test('a list holds what was started, where the API can be told', async () => {
@@ -63,7 +64,7 @@ for (const api of apis) {
         const listed = list(client, api.listName(project));
         if (transport === 'rest' && api.name !== 'dataproc') {
           // The REST fallback knows neither a prefix nor a host of its own: several APIs fit this path.
-          await assert.rejects(listed, {code: INVALID_ARGUMENT});
+          await assert.rejects(listed, isInvalid);
         } else {
           assert.deepEqual(await listed, [operation.name]);
         }

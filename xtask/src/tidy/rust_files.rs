@@ -6,7 +6,7 @@ use super::{Finding, Tree};
 const LINES_MAX: usize = 600;
 
 /// Shortest opening that can say what a file owns.
-const HEADER_CHARS_MIN: usize = 24;
+const HEADER_CHARS_MIN: usize = 16;
 
 /// No file is longer than the limit, tests aside.
 pub fn sizes(tree: &Tree) -> Vec<Finding> {
