@@ -12,12 +12,13 @@ use crate::finish::finish_attempt;
 use crate::next::{Next, unchanged};
 use crate::operation::{Cause, Effects, Epoch, Lease, Operation, State};
 use crate::time::Timestamp;
+use crate::tombstone::embody;
 
 /// Makes a new operation, or finds that the caller already has one.
 ///
 /// `existing` is the row found under the same `request_id` (and parent), or under the same name. While
 /// the window of the `request_id` is open, the same request gets that row back unchanged and another
-/// request is refused with [`Refusal::RequestIdReused`]. Once the window has ended the result is a new
+/// request is refused with [`Refusal::RequestIdReused`]; a tombstone becomes the new operation. Once the window has ended the result is a new
 /// operation, whose name differs from `existing`: the store then files the key under the new one.
 /// Source: AIP-155.
 pub fn start(
@@ -30,6 +31,9 @@ pub fn start(
             return Err(Refusal::NameTaken);
         }
         let open = existing.request_id.as_ref().is_some_and(|id| now < id.until);
+        if open && existing.is_tombstone() {
+            return Ok(embody(existing, start, now));
+        }
         if open && existing.method == start.method && existing.request == start.request {
             return Ok(unchanged(existing, Vec::new()));
         }
@@ -37,7 +41,13 @@ pub fn start(
             return Err(Refusal::RequestIdReused);
         }
     }
-    let operation = Operation {
+    let events = vec![Event { at: now, kind: EventKind::Started }];
+    Ok(Applied { operation: queued(start, now), events, forget: false })
+}
+
+/// A new operation that waits for its first claim.
+pub(crate) fn queued(start: Start, now: Timestamp) -> Operation {
+    Operation {
         name: start.name,
         uid: start.uid,
         api: start.api,
@@ -66,9 +76,7 @@ pub fn start(
         revision: 1,
         deleted: None,
         policy: start.policy,
-    };
-    let events = vec![Event { at: now, kind: EventKind::Started }];
-    Ok(Applied { operation, events, forget: false })
+    }
 }
 
 /// The whole of an operation's life after its start: the next value, or why there is none.

@@ -12,6 +12,7 @@ mod next;
 pub mod operation;
 pub mod retry;
 pub mod time;
+pub mod tombstone;
 
 pub use apply::{apply, start};
 pub use command::{Applied, Changes, Command, Event, EventKind, Finish, Refusal, Start};
@@ -23,3 +24,4 @@ pub use operation::{
 };
 pub use retry::Retry;
 pub use time::Timestamp;
+pub use tombstone::cancel_by_request_id;

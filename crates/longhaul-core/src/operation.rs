@@ -345,10 +345,18 @@ impl Operation {
         self.end_time().map(|at| at + self.policy.retention)
     }
 
-    /// Whether clients may see it: neither deleted nor past its retention.
+    /// Whether it is only the mark of a cancel that came before its start.
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        self.method.is_empty()
+    }
+
+    /// Whether clients may see it: started, neither deleted nor past its retention.
     #[must_use]
     pub fn visible(&self, now: Timestamp) -> bool {
-        self.deleted.is_none() && self.expire_time().is_none_or(|end| now < end)
+        !self.is_tombstone()
+            && self.deleted.is_none()
+            && self.expire_time().is_none_or(|end| now < end)
     }
 
     /// Whether a client asked for cancellation: `requested_cancellation` on the wire.
