@@ -4,7 +4,7 @@
 //! `RetryInfo`. The cause kept for our own log never leaves. Source: AIP-193.
 
 use bytes::Bytes;
-use longhaul_core::{Code, Error};
+use longhaul_core::{Code, Error, Reason};
 use prost::Message as _;
 
 use crate::json::{write_duration, write_string};
@@ -101,9 +101,16 @@ fn status_with(error: &Error, host: &str, violations: usize) -> Status {
 /// Message and details are cut to what every client accepts in a trailer.
 #[must_use]
 pub fn to_grpc(error: &Error, host: &str) -> tonic::Status {
-    let code = tonic::Code::from_i32(error.code().number());
     let message: String = error.message.chars().take(GRPC_MESSAGE_CHARS_MAX).collect();
-    tonic::Status::with_details(code, message, grpc_details(error, host))
+    tonic::Status::with_details(grpc_code(error), message, grpc_details(error, host))
+}
+
+/// The code that gRPC says: an unknown method is `UNIMPLEMENTED` there, where HTTP says 404.
+fn grpc_code(error: &Error) -> tonic::Code {
+    if error.reason == Reason::MethodNotFound {
+        return tonic::Code::Unimplemented;
+    }
+    tonic::Code::from_i32(error.code().number())
 }
 
 /// The encoded `google.rpc.Status` of a `grpc-status-details-bin` trailer, before base64.
@@ -116,6 +123,7 @@ pub fn grpc_details(error: &Error, host: &str) -> Bytes {
     loop {
         let mut status = status_with(error, host, violations);
         status.message.clone_from(&cut);
+        status.code = grpc_code(error) as i32;
         if status.encoded_len() <= GRPC_DETAILS_BYTES_MAX {
             return status.encode_to_vec().into();
         }
