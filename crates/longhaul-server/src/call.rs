@@ -13,6 +13,9 @@ use longhaul_wire::settings::OperationsVerb;
 
 use crate::Server;
 
+/// The `ErrorInfo.domain` of errors that belong to no API. Source: AIP-193.
+pub(crate) const DOMAIN: &str = "longhaul";
+
 /// Who calls, and until when they listen.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -50,6 +53,9 @@ impl Server {
                 OperationsVerb::Delete => self.operations.delete(call).await,
             },
             MethodKind::Start(start) => self.operations.start(&call, start).await,
+            MethodKind::Native if call.method.full_name.starts_with("longhaul.v1.Operators.") => {
+                self.operators.answer(&call).await
+            }
             MethodKind::Native => self.workers.answer(call).await,
             MethodKind::Other => Err(Error::new(
                 Reason::MethodUnimplemented,

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use longhaul_core::{Error, Reason};
 use longhaul_wire::api::{Api, Method, MethodKind};
 use longhaul_wire::convert::Edge;
-use longhaul_wire::status;
+use longhaul_wire::{status, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -24,7 +24,7 @@ use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, En
 use tonic::server::{Grpc, StreamingService, UnaryService};
 
 use crate::Server;
-use crate::call::{Call, Caller};
+use crate::call::{Call, Caller, DOMAIN};
 
 /// Answers one gRPC request. `listener_api` is the API that the port was given to.
 pub(crate) async fn answer(
@@ -46,7 +46,7 @@ pub(crate) async fn answer(
         .or_else(|| request.headers().get(http::header::HOST)?.to_str().ok());
     let target = match server.grpc_target(listener_api, authority, path) {
         Ok(target) => target,
-        Err(error) => return to_status(&error, "").into_http(),
+        Err(error) => return status::to_grpc(&error, DOMAIN).into_http(),
     };
     let limit = server.config.limits.body_bytes_max;
     let mut grpc = Grpc::new(BytesCodec)
@@ -113,7 +113,7 @@ impl UnaryService<Bytes> for Unary {
             let headers = metadata.into_headers();
             let timeout = grpc_timeout(&headers)?;
             let deadline = timeout.map(|timeout| server.clock.now() + timeout);
-            let domain = target.api.as_ref().map_or(String::new(), |api| api.name().to_string());
+            let domain = target.api.as_ref().map_or(DOMAIN.into(), |api| api.name().clone());
             let traceparent = text(&headers, "traceparent");
             let caller = Caller { edge: Edge::Grpc, deadline, traceparent };
             let call = Call { api: target.api, method: target.method, message, caller };
@@ -132,7 +132,7 @@ impl UnaryService<Bytes> for Unary {
                 Ok(bytes) => Ok(tonic::Response::new(bytes)),
                 Err(error) => {
                     crate::log_failure(&error);
-                    Err(to_status(&error, &domain))
+                    Err(status::to_grpc(&error, &domain))
                 }
             }
         })
@@ -159,6 +159,16 @@ impl StreamingService<Bytes> for Stream {
                 "longhaul.v1.Workers.Session" => {
                     let requests = decoded(request.into_inner());
                     Ok(tonic::Response::new(encoded(server.workers.session(requests))))
+                }
+                "longhaul.v1.Operators.Watch" => {
+                    let mut requests = decoded::<v1::WatchRequest>(request.into_inner());
+                    let first = match requests.next().await {
+                        Some(Ok(first)) => server.operators.watch(first).await,
+                        Some(Err(error)) => Err(error),
+                        None => Err(Error::new(Reason::InvalidValue, "a watch needs a request")),
+                    };
+                    let watching = first.map_err(|error| status::to_grpc(&error, DOMAIN))?;
+                    Ok(tonic::Response::new(encoded(watching)))
                 }
                 other => Err(Status::unimplemented(format!(
                     "{other} is a stream, and this server serves no streams of this API"
@@ -187,17 +197,8 @@ fn decoded<M: prost::Message + Default + 'static>(
 fn encoded<M: prost::Message + 'static>(messages: mpsc::Receiver<Result<M, Error>>) -> Answers {
     Box::pin(ReceiverStream::new(messages).map(|item| match item {
         Ok(message) => Ok(message.encode_to_vec().into()),
-        Err(error) => Err(to_status(&error, "")),
+        Err(error) => Err(status::to_grpc(&error, DOMAIN)),
     }))
-}
-
-/// The gRPC form of an error, details included. An unknown method is `UNIMPLEMENTED` in gRPC, where HTTP
-/// says 404.
-fn to_status(error: &Error, domain: &str) -> Status {
-    if error.reason == Reason::MethodNotFound {
-        return Status::unimplemented(error.message.clone());
-    }
-    status::to_grpc(error, domain)
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Arc<str> {

@@ -23,7 +23,7 @@ use longhaul_wire::{query, status};
 use tonic::body::Body;
 
 use crate::Server;
-use crate::call::{Call, Caller};
+use crate::call::{Call, Caller, DOMAIN};
 
 /// Answers shorter than this are not worth compressing.
 const GZIP_BYTES_MIN: usize = 1024;
@@ -43,7 +43,7 @@ pub(crate) async fn answer(
         listener_api,
         parts,
         system: SystemParameters::default(),
-        domain: String::new(),
+        domain: DOMAIN.to_owned(),
     };
     match exchange.run(body).await {
         Ok(json) => exchange.write(StatusCode::OK, json),
@@ -75,7 +75,7 @@ struct Exchange {
     listener_api: Option<Arc<Api>>,
     parts: http::request::Parts,
     system: SystemParameters,
-    /// The API that errors speak for; empty until it is known.
+    /// The API that errors speak for; ours until it is known.
     domain: String,
 }
 
@@ -134,12 +134,13 @@ impl Exchange {
             None => self.server.apis.candidates_http(verb, which.path),
         };
         if candidates.is_empty() {
-            let of =
-                if self.domain.is_empty() { String::new() } else { format!(" of {}", self.domain) };
             let verb = &self.parts.method;
+            let domain = &self.domain;
             return Err(Error::new(
                 Reason::MethodNotFound,
-                format!("no method{of} is served at {verb} {path}; check verb, path and host"),
+                format!(
+                    "no method of {domain} is served at {verb} {path}; check verb, path and host"
+                ),
             )
             .with("method", verb.as_str())
             .with("path", path.chars().take(256).collect::<String>()));

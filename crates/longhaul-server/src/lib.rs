@@ -6,11 +6,13 @@
 pub mod call;
 pub mod clock;
 pub mod config;
+mod explain;
 mod grpc;
 mod health;
 mod http;
 mod listener;
 pub mod operations;
+pub mod operators;
 mod reflection;
 mod session;
 pub mod sweeper;
@@ -34,6 +36,7 @@ pub use crate::config::Config;
 use crate::health::GrpcHealth;
 use crate::listener::Listening;
 use crate::operations::Operations;
+use crate::operators::Operators;
 use crate::reflection::Reflection;
 use crate::sweeper::Sweeper;
 use crate::watch::Watch;
@@ -45,6 +48,7 @@ pub struct Server {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) apis: Arc<Apis>,
     pub(crate) operations: Operations,
+    pub(crate) operators: Arc<Operators>,
     pub(crate) workers: Arc<Workers>,
     pub(crate) health: GrpcHealth,
     pub(crate) reflection: Reflection,
@@ -87,6 +91,14 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
             limits: config.limits.clone(),
             draining: draining.clone(),
         },
+        operators: Arc::new(Operators {
+            apis: apis.clone(),
+            store: store.clone(),
+            watch: watch.clone(),
+            clock: clock.clone(),
+            limits: config.limits.clone(),
+            draining: draining.clone(),
+        }),
         workers: Arc::new(Workers {
             apis: apis.clone(),
             store,

@@ -363,7 +363,7 @@ fn cursor(bytes: &[u8]) -> Result<Cursor, Error> {
 }
 
 /// A new identity: UUIDv7 of this moment, and bytes for the operation's id.
-fn draw(now: Timestamp) -> Result<(u128, [u8; 8]), Error> {
+pub(crate) fn draw(now: Timestamp) -> Result<(u128, [u8; 8]), Error> {
     let mut random = [0; 18];
     getrandom::fill(&mut random).map_err(|error| {
         Error::new(Reason::Internal, "no random number could be drawn").caused_by(error.to_string())

@@ -469,28 +469,43 @@ fn news(results: &[v1::ReportResult], heard: &[bool]) -> bool {
     })
 }
 
+/// A cause as the wire numbers it.
+pub(crate) fn cause_number(cause: longhaul_core::Cause) -> i32 {
+    let reason = match cause {
+        longhaul_core::Cause::Client => v1::desired_state::Reason::ClientCancel,
+        longhaul_core::Cause::Deadline => v1::desired_state::Reason::Deadline,
+        longhaul_core::Cause::Superseded => v1::desired_state::Reason::Superseded,
+    };
+    reason as i32
+}
+
+/// Effects as the wire numbers them.
+pub(crate) fn effects_number(effects: Effects) -> i32 {
+    let effects = match effects {
+        Effects::NotStarted => v1::Effects::NotStarted,
+        Effects::None => v1::Effects::None,
+        Effects::Undone => v1::Effects::Undone,
+        Effects::Partial => v1::Effects::Partial,
+        Effects::Unknown => v1::Effects::Unknown,
+    };
+    effects as i32
+}
+
 fn desired_state(desired: &Desired) -> v1::DesiredState {
-    use longhaul_core::{Cause, StopReason};
+    use longhaul_core::StopReason;
     use v1::desired_state::{Action, Reason};
     match desired {
         Desired::Continue => {
             v1::DesiredState { action: Action::Continue as i32, ..Default::default() }
         }
-        Desired::Cancel(cancel) => {
-            let reason = match cancel.cause {
-                Cause::Client => Reason::ClientCancel,
-                Cause::Deadline => Reason::Deadline,
-                Cause::Superseded => Reason::Superseded,
-            };
-            v1::DesiredState {
-                action: Action::Cancel as i32,
-                reason: reason as i32,
-                actor: cancel.actor.to_string(),
-                message: cancel.reason.to_string(),
-                deadline: Some(convert::moment(cancel.deadline)),
-                request_time: Some(convert::moment(cancel.at)),
-            }
-        }
+        Desired::Cancel(cancel) => v1::DesiredState {
+            action: Action::Cancel as i32,
+            reason: cause_number(cancel.cause),
+            actor: cancel.actor.to_string(),
+            message: cancel.reason.to_string(),
+            deadline: Some(convert::moment(cancel.deadline)),
+            request_time: Some(convert::moment(cancel.at)),
+        },
         Desired::Stop(stop) => {
             let reason = match stop {
                 StopReason::LeaseLost => Reason::LeaseLost,
