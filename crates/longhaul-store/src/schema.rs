@@ -27,6 +27,17 @@ impl Table {
     /// Every table, in the order of creation.
     pub const ALL: [Self; 4] = [Self::Meta, Self::Operation, Self::Request, Self::History];
 
+    /// Its name in SQL.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Operation => "operation",
+            Self::Request => "request",
+            Self::History => "history",
+        }
+    }
+
     /// The statement that makes it.
     #[must_use]
     pub const fn create(self) -> &'static str {

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ pub(super) struct Log {
     pages: AtomicU32,
     /// Pages from which the log is copied and begun again.
     bound: u32,
+    /// A commit failed: what it left in the log must not be followed by another.
+    broken: AtomicBool,
     /// Held while the writer is in a transaction, or while it must not be.
     gate: Mutex<()>,
     stop: Mutex<bool>,
@@ -79,6 +81,7 @@ impl Log {
         let bound = u32::try_from(bytes / u64::from(PAGE_BYTES)).unwrap_or(u32::MAX);
         Arc::new(Self {
             pages: AtomicU32::new(0),
+            broken: AtomicBool::new(false),
             bound: bound.clamp(16, u32::MAX / GROWTH_MAX),
             gate: Mutex::new(()),
             stop: Mutex::new(false),
@@ -95,12 +98,19 @@ impl Log {
         }))
     }
 
+    /// Notes that a commit failed; the log begins again before the next one, which also makes room where
+    /// the disk is full.
+    pub fn broke(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
     /// Takes the writer's turn. When the log is far past its bound, first copies it: commits then go as
     /// fast as the disk takes them. Fails when it cannot be copied.
     pub fn turn(&self, connection: &Connection, file: &Path) -> Result<Turn<'_>, Error> {
         let guard = self.gate.lock();
         let limit = self.bound * GROWTH_MAX;
-        if self.pages.load(Ordering::Relaxed) >= limit {
+        let broken = self.broken.swap(false, Ordering::Relaxed);
+        if broken || self.pages.load(Ordering::Relaxed) >= limit {
             let (pages, copied) =
                 copy(connection, "PASSIVE").map_err(|error| failed(file, error))?;
             if pages - copied >= i64::from(limit) {

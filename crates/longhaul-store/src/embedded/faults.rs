@@ -18,10 +18,11 @@ pub(super) fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + S
 /// An error of SQLite on this file.
 pub(super) fn failed(file: &Path, error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+        // Without a code of SQLite's, a value was not of the type that this program writes.
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) | None => {
             damaged(file, error.to_string()).caused_by(error)
         }
-        Some(_) | None => unavailable(error),
+        Some(_) => unavailable(error),
     }
 }
 

@@ -39,6 +39,7 @@ use self::readers::Readers;
 use self::rows::{Kept, Reader};
 use self::view::{Found, View};
 use self::writer::{Slots, Work};
+use crate::decision::internal;
 use crate::{
     Count, Cursor, Decide, Due, Failure, Key, ListQuery, Listener, Priority, Recorded, Store,
 };
@@ -155,7 +156,13 @@ impl Embedded {
         let mut connection = open::writing_connection(file, options)?;
         open::check_format(&connection, file)?;
         let token_key = open::token_key(&connection, file)?;
-        let scanned = open::scan(&connection, file, options.cache_bytes)?;
+        let (shape, scanned) = std::thread::scope(|scope| {
+            let shape = scope.spawn(|| open::check_shape(file));
+            let scanned = open::scan(&connection, file, options.cache_bytes);
+            (shape.join(), scanned)
+        });
+        shape.map_err(|_| internal("checking the store file panicked"))??;
+        let scanned = scanned?;
         // The log begins anew with each server, so that what a crash left in it is never taken for ours.
         checkpoint::copy(&connection, "TRUNCATE").map_err(fault)?;
         let log = Log::new(options.log_bytes);

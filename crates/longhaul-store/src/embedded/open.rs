@@ -13,7 +13,7 @@ use super::rows::{OPERATION_COLUMNS, OperationRow};
 use super::view::{View, ViewBuilder, ViewRow};
 use super::{Durability, Options};
 use crate::Cursor;
-use crate::schema::{FORMAT_VERSION, MetaKey};
+use crate::schema::{FORMAT_VERSION, MetaKey, Table};
 
 /// KiB of pages that the writing connection keeps.
 const WRITER_CACHE_KIB: i64 = 16 << 10;
@@ -86,7 +86,22 @@ pub(super) fn check_format(connection: &Connection, file: &Path) -> Result<(), E
         .with("file", file.display().to_string())
         .with("format", format.to_string()));
     }
+    for table in Table::ALL {
+        check_table(connection, file, table)?;
+    }
     Ok(())
+}
+
+/// Each table must be as this program makes it.
+fn check_table(connection: &Connection, file: &Path, table: Table) -> Result<(), Error> {
+    let made: Option<String> = connection
+        .query_row("SELECT sql FROM sqlite_schema WHERE name = ?", [table.name()], |row| row.get(0))
+        .optional()
+        .map_err(|error| failed(file, error))?;
+    if made.as_deref() == Some(table.create()) {
+        return Ok(());
+    }
+    Err(damaged(file, format!("table {} is not as it was made", table.name())))
 }
 
 /// The key that seals page tokens.
@@ -108,6 +123,16 @@ fn meta<T: rusqlite::types::FromSql>(
             Some(rusqlite::ErrorCode::Unknown) | None => damaged(file, error.to_string()),
             Some(_) => failed(file, error),
         })
+}
+
+/// Checks the shape of the operation table, so that no page can lose rows unseen. Runs beside the scan,
+/// which checks what is in the rows.
+pub(super) fn check_shape(file: &Path) -> Result<(), Error> {
+    let connection = reading_connection(file)?;
+    let found: String = connection
+        .query_row("PRAGMA quick_check('operation')", [], |row| row.get(0))
+        .map_err(|error| failed(file, error))?;
+    if found == "ok" { Ok(()) } else { Err(damaged(file, found)) }
 }
 
 /// What the scan found.

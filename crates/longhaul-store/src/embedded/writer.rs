@@ -155,7 +155,7 @@ fn batch(
     tables: &mut Tables<'_>,
     mut waiting: VecDeque<Waiting>,
 ) -> VecDeque<Waiting> {
-    let listener = work.listener.clone();
+    let (listener, log) = (work.listener.clone(), work.log.clone());
     let mut answers = Vec::with_capacity(waiting.len());
     let mut batch = Batch::new(work);
     let mut broken = None;
@@ -171,6 +171,7 @@ fn batch(
     };
     if let Err(error) = committed {
         batch.undo(tables);
+        log.broke();
         tracing::error!(error = %error, source = ?error.source, "a commit failed");
         answers.into_iter().for_each(|answer| answer.fail(again(&error)));
         return waiting;

@@ -1,0 +1,237 @@
+//! How many operations a second the embedded store starts durably on this machine, beside the rate of plain
+//! syncs of the same disk in the same run.
+//!
+//! `cargo run --release -p longhaul-store --example throughput -- [CLIENTS] [SECONDS] [FOLDER] [WORK]`
+//! WORK is `start` (default), `life` (start, claim, finish), or `open` (fill with CLIENTS thousand, reopen).
+#![allow(clippy::disallowed_methods, reason = "a measuring driver reads the clock")]
+
+use std::error::Error;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use longhaul_core::{
+    Changes, Command, Finish, OperationName, Payload, Policy, Refusal, Start, Timestamp, apply,
+    start,
+};
+use longhaul_store::embedded::Embedded;
+use longhaul_store::{ClaimFilter, Deaf, Due, Key, Options, Priority, Store};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> Outcome<()> {
+    let mut arguments = std::env::args().skip(1);
+    let clients: usize = arguments.next().map_or(Ok(64), |text| text.parse())?;
+    let seconds: u64 = arguments.next().map_or(Ok(4), |text| text.parse())?;
+    let folder = arguments.next().unwrap_or_else(|| "target/throughput".into());
+    let work = arguments.next().unwrap_or_else(|| "start".into());
+    let folder = Path::new(&folder);
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
+    let span = Duration::from_secs(seconds.min(60));
+    let said = runtime.block_on(async {
+        match work.as_str() {
+            "open" => reopened(folder, clients * 1_000).await,
+            kind => measured(folder, clients, span, kind == "life").await,
+        }
+    })?;
+    let syncs = plain_syncs(folder, Duration::from_secs(1))?;
+    writeln!(std::io::stdout(), "{said}; plain syncs of 1 KiB: {syncs:.0}/s")?;
+    std::fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+async fn measured(folder: &Path, clients: usize, span: Duration, life: bool) -> Outcome<String> {
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(&Options::new(folder), Arc::new(Deaf))?);
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let tasks: Vec<_> = (0..clients)
+        .map(|client| {
+            let (store, stop, count) = (store.clone(), stop.clone(), count.clone());
+            tokio::spawn(async move {
+                let mut waits = Vec::new();
+                let mut turn = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    let id = turn * clients as u64 + client as u64;
+                    let begun = Instant::now();
+                    start_one(&*store, id).await?;
+                    if life {
+                        finish_one(&*store).await?;
+                    }
+                    waits.push(begun.elapsed());
+                    count.fetch_add(1, Ordering::Relaxed);
+                    turn += 1;
+                }
+                Outcome::Ok(waits)
+            })
+        })
+        .collect();
+    let warm_up = span / 4;
+    let timer = tokio::task::spawn_blocking(move || {
+        std::thread::sleep(warm_up);
+        let (before, begun) = (count.load(Ordering::Relaxed), Instant::now());
+        std::thread::sleep(span - warm_up);
+        let rate = (count.load(Ordering::Relaxed) - before) as f64 / begun.elapsed().as_secs_f64();
+        stop.store(true, Ordering::Relaxed);
+        rate
+    });
+    let rate = timer.await?;
+    let mut waits = Vec::new();
+    for task in tasks {
+        waits.extend(task.await??);
+    }
+    waits.sort_unstable();
+    let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    let said = format!(
+        "{clients} clients: {rate:.0}/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0)
+    );
+    let kib = resident_kib();
+    let stored = waits.len() as u64;
+    let cpu = cpu_seconds() * 1e6 / stored.max(1) as f64;
+    let begun = Instant::now();
+    store.close().await;
+    drop(store);
+    let size = std::fs::metadata(folder.join("operations.db"))?.len();
+    Ok(format!(
+        "{said}; {cpu:.1} µs of CPU each, clients included; {stored} stored, {} bytes each on disk, {kib} KiB resident, closed in {:.0} ms",
+        size / stored.max(1),
+        begun.elapsed().as_secs_f64() * 1e3
+    ))
+}
+
+async fn reopened(folder: &Path, operations: usize) -> Outcome<String> {
+    let options = Options::new(folder);
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(&options, Arc::new(Deaf))?);
+    let mut waiting = tokio::task::JoinSet::new();
+    for id in 0..operations as u64 {
+        let store = store.clone();
+        waiting.spawn(async move { start_one(&*store, id).await });
+        if waiting.len() >= 1_000
+            && let Some(done) = waiting.join_next().await
+        {
+            done??;
+        }
+    }
+    while let Some(done) = waiting.join_next().await {
+        done??;
+    }
+    let filled = resident_kib();
+    store.close().await;
+    drop(store);
+    let begun = Instant::now();
+    let store = Embedded::open(&options, Arc::new(Deaf))?;
+    let opened = begun.elapsed();
+    let kib = resident_kib();
+    let begun = Instant::now();
+    let reads = 20_000_u64;
+    for turn in 0..reads {
+        let id = (turn * 7_919) % operations as u64;
+        if store.get(&name_of(id)?).await?.is_none() {
+            return Err("an operation is missing".into());
+        }
+    }
+    let reads = reads as f64 / begun.elapsed().as_secs_f64();
+    Ok(format!(
+        "{operations} operations opened in {:.0} ms; {filled} KiB resident before, {kib} after; \
+         {reads:.0} cold gets/s by one client",
+        opened.as_secs_f64() * 1e3
+    ))
+}
+
+fn name_of(id: u64) -> Outcome<OperationName> {
+    let name =
+        format!("projects/p/locations/us-central1/operations/operation-1700000000000-{id:012}");
+    Ok(OperationName::parse(&name)?)
+}
+
+fn now() -> Timestamp {
+    let micros = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros());
+    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+}
+
+async fn start_one(store: &dyn Store, id: u64) -> Outcome<()> {
+    let now = now();
+    let with = Start {
+        name: name_of(id)?,
+        uid: (now.as_micros() as u128) << 64 | u128::from(id),
+        api: "clouddeploy.googleapis.com".into(),
+        method: "google.cloud.deploy.v1.CloudDeploy.CreateRelease".into(),
+        queue: "clouddeploy".into(),
+        parent: "projects/p/locations/us-central1".into(),
+        target: format!("projects/p/locations/us-central1/releases/r{id}").into(),
+        actor: "".into(),
+        request: payload("google.cloud.deploy.v1.CreateReleaseRequest", 200),
+        metadata: payload("google.cloud.deploy.v1.OperationMetadata", 0),
+        traceparent: "".into(),
+        deadline: None,
+        request_id: None,
+        policy: Policy::default(),
+    };
+    let key = Key::Name(with.name.clone());
+    let decide = Arc::new(move |existing: Option<&_>| start(existing, with.clone(), now));
+    store.update(key, Priority::Normal, decide).await?;
+    Ok(())
+}
+
+async fn finish_one(store: &dyn Store) -> Outcome<()> {
+    let now = now();
+    let claim = Command::Claim { worker: "w".into(), lease: Duration::from_secs(30) };
+    let due = Due::Claim { filter: ClaimFilter::default(), now };
+    let decide = Arc::new(move |operation: Option<&longhaul_core::Operation>| {
+        apply(operation.ok_or(Refusal::NotFound)?, claim.clone(), now)
+    });
+    for claimed in store.update_due(due, 1, decide).await? {
+        let response = payload("google.cloud.deploy.v1.Release", 100);
+        let finish = Command::Finish {
+            epoch: claimed.operation.epoch,
+            finish: Finish::Succeeded(response),
+            changes: Changes::default(),
+            jitter: 0,
+        };
+        let decide = Arc::new(move |operation: Option<&longhaul_core::Operation>| {
+            apply(operation.ok_or(Refusal::NotFound)?, finish.clone(), now)
+        });
+        store.update(Key::Name(claimed.operation.name), Priority::Normal, decide).await?;
+    }
+    Ok(())
+}
+
+fn payload(type_name: &str, bytes: usize) -> Payload {
+    Payload { type_name: type_name.into(), value: vec![7; bytes].into() }
+}
+
+/// Appends a KiB and syncs, over and over.
+fn plain_syncs(folder: &Path, span: Duration) -> Outcome<f64> {
+    let path = folder.join("plain");
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    let (begun, mut count) = (Instant::now(), 0_u32);
+    while begun.elapsed() < span {
+        file.write_all(&[7; 1024])?;
+        file.sync_data()?;
+        count += 1;
+    }
+    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
+}
+
+/// CPU time of this process, all threads; 0 where the system does not tell. Counted in hundredths.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    ticks / 100.0
+}
+
+/// Resident memory of this process; 0 where the system does not tell.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS"));
+    line.and_then(|line| line.split_whitespace().nth(1)).map_or(0, |kib| kib.parse().unwrap_or(0))
+}
