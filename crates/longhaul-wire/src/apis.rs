@@ -266,7 +266,9 @@ mod tests {
     fn the_call_itself_says_which_api_by_listener_host_or_prefix() {
         let apis = apis();
         let ops = "/v1/projects/p/locations/l/operations";
-        let table: &[(Option<&str>, Option<&str>, &str, Option<&str>, &str)] = &[
+        /// Listener, host, path; label of the API, rest of the path.
+        type Row<'a> = (Option<&'a str>, Option<&'a str>, &'a str, Option<&'a str>, &'a str);
+        let table: &[Row<'_>] = &[
             // A port given to one API goes before everything.
             (
                 Some("dataproc.googleapis.com"),
