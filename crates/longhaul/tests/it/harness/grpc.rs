@@ -1,0 +1,99 @@
+//! gRPC without generated clients: any path, any message, any authority.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use hyper::http::uri::PathAndQuery;
+use prost::Message;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use super::view::Failure;
+
+/// A connection that says `authority` with each call.
+#[derive(Clone)]
+pub struct Connection {
+    channel: Channel,
+}
+
+impl Connection {
+    /// Connects when first used.
+    pub fn new(address: SocketAddr, authority: Option<&str>) -> Self {
+        let authority = authority.map_or_else(|| address.to_string(), str::to_owned);
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .unwrap()
+            .origin(format!("http://{authority}").parse().unwrap())
+            .tcp_nodelay(true);
+        Self { channel: endpoint.connect_lazy() }
+    }
+
+    /// Calls one method.
+    pub async fn call<Answer: Message + Default>(
+        &self,
+        path: &str,
+        message: &impl Message,
+        deadline: Option<Duration>,
+    ) -> Result<Answer, Failure> {
+        let bytes = self.call_bytes(path, message.encode_to_vec().into(), deadline).await?;
+        Ok(Answer::decode(bytes).expect("the server answers with the declared message"))
+    }
+
+    /// Calls one method with bytes that need not be a message.
+    pub async fn call_bytes(
+        &self,
+        path: &str,
+        message: Bytes,
+        deadline: Option<Duration>,
+    ) -> Result<Bytes, Failure> {
+        let mut client = tonic::client::Grpc::new(self.channel.clone())
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        client.ready().await.map_err(|error| Failure::unreachable(&error.to_string()))?;
+        let mut request = Request::new(message);
+        if let Some(deadline) = deadline {
+            request.set_timeout(deadline);
+        }
+        let path = PathAndQuery::try_from(path).unwrap();
+        let answer = client.unary(request, path, BytesCodec).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| Failure::from_status(&status))
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct BytesCodec;
+
+impl Codec for BytesCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}

@@ -1,0 +1,95 @@
+//! The `longhaul` binary as a child process, for what only a process can show: being killed.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::soon;
+
+/// How often a file that another process writes is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// A running `longhaul dev`. Killed when dropped.
+pub struct Process {
+    /// Where it listens.
+    pub address: SocketAddr,
+    child: Child,
+    _scratch: TempDir,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to its error stream.
+    pub errors: String,
+}
+
+impl Process {
+    /// Starts `longhaul dev` on `folder` and waits until it says where it listens.
+    pub async fn dev(folder: &Path, arguments: &[&str]) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let port_file = scratch.path().join("port");
+        let mut child = dev_command(folder, &port_file, arguments).spawn().unwrap();
+        let address = tokio::select! {
+            address = soon("the port file", port_in(port_file)) => address,
+            ended = child.wait() => panic!("longhaul dev ended before it listened: {ended:?}"),
+        };
+        Self { address, child, _scratch: scratch }
+    }
+
+    /// Runs `longhaul dev` where it is expected to give up by itself.
+    pub async fn dev_that_fails(folder: &Path) -> Ended {
+        let scratch = TempDir::new().unwrap();
+        let mut command = dev_command(folder, &scratch.path().join("port"), &[]);
+        let output = soon("the end of the second server", command.output()).await.unwrap();
+        Ended {
+            code: output.status.code(),
+            errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Ends it as `kill -9` does and waits until the system has taken it away.
+    pub async fn kill(mut self) {
+        self.child.start_kill().unwrap();
+        self.child.wait().await.unwrap();
+    }
+
+    /// Asks it to end as a service manager does, and says how it went.
+    pub async fn terminate(mut self) -> Option<i32> {
+        let pid = self.child.id().expect("it has not been waited for").to_string();
+        let asked = Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
+        assert!(asked.success(), "kill -TERM {pid}: {asked}");
+        soon("the end of longhaul dev", self.child.wait()).await.unwrap().code()
+    }
+}
+
+fn dev_command(folder: &Path, port_file: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
+    command
+        .args(["dev", "--port", "0", "--port-file"])
+        .arg(port_file)
+        .arg("--data")
+        .arg(folder)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+async fn port_in(file: PathBuf) -> SocketAddr {
+    loop {
+        if let Ok(text) = tokio::fs::read_to_string(&file).await
+            && let Ok(port) = text.trim().parse()
+        {
+            return SocketAddr::from(([127, 0, 0, 1], port));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,28 @@
+//! The server from outside: what clients and workers see, through both wires and both stores.
+//!
+//! Owns no knowledge of how the server does it: everything goes over a socket. Each module is one
+//! promise; each test's name is a claim.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a failed expectation ends the test; real time is what it measures"
+)]
+
+mod cancels;
+mod crashes;
+mod deletes;
+mod five_apis;
+mod harness;
+mod http_edge;
+mod leases;
+mod limits;
+mod lists;
+mod own_api;
+mod reports;
+mod starts;
+mod stops;
+mod waits;
+mod which_api;
