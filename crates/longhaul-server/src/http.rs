@@ -24,6 +24,7 @@ use tonic::body::Body;
 
 use crate::Server;
 use crate::call::{Call, Caller, DOMAIN};
+use crate::events;
 
 /// Answers shorter than this are not worth compressing.
 const GZIP_BYTES_MIN: usize = 1024;
@@ -36,6 +37,9 @@ pub(crate) async fn answer(
 ) -> Response<Body> {
     if let Some(response) = server.probe(request.uri().path()).await {
         return response;
+    }
+    if request.method() == http::Method::GET && request.uri().path() == events::PATH {
+        return watch(&server, &request).await;
     }
     let (parts, body) = request.into_parts();
     let mut exchange = Exchange {
@@ -64,6 +68,23 @@ pub(crate) async fn answer(
             response
         }
     }
+}
+
+async fn watch(server: &Arc<Server>, request: &Request<Incoming>) -> Response<Body> {
+    let query = request.uri().query().unwrap_or_default();
+    let watching = match system::extract(query, request.headers()) {
+        Ok((_, fields)) => server.watch_events(fields).await,
+        Err(error) => Err(error),
+    };
+    watching.unwrap_or_else(|error| {
+        let json = status::to_http_body(&error, DOMAIN, Default::default(), true);
+        let mut response = Response::new(Body::new(Full::new(Bytes::from(json))));
+        let code = StatusCode::from_u16(status::http_code(error.code()));
+        *response.status_mut() = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let kind = HeaderValue::from_static("application/json; charset=UTF-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    })
 }
 
 /// A method that the request may mean, of one API.

@@ -6,6 +6,7 @@
 pub mod call;
 pub mod clock;
 pub mod config;
+mod events;
 mod explain;
 mod grpc;
 mod health;

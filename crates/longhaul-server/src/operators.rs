@@ -294,6 +294,7 @@ fn detail(operation: &Operation, api: Option<&Api>) -> v1::OperationDetail {
         ),
         None => (None, None),
     };
+    let response_given = response.is_some();
     let metadata = api.and_then(|api| convert::metadata(operation, api));
     v1::OperationDetail {
         name: operation.name.to_string(),
@@ -326,7 +327,8 @@ fn detail(operation: &Operation, api: Option<&Api>) -> v1::OperationDetail {
             steps: progress.steps,
             message: progress.message.to_string(),
         }),
-        effects: workers::effects_number(operation.effects),
+        // What a success left behind is its response.
+        effects: if response_given { 0 } else { workers::effects_number(operation.effects) },
         cancel: operation.cancel.as_ref().map(|cancel| v1::CancelDetail {
             cause: workers::cause_number(cancel.cause),
             actor: cancel.actor.to_string(),

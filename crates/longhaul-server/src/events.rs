@@ -1,0 +1,106 @@
+//! Watching over plain HTTP: server-sent events, one for each change, for browsers and curl.
+//!
+//! `GET /longhaul/v1/operations:watch?names=…` or `?api=clouddeploy&parent=projects/p/locations/-`.
+//! Each event's data is a `longhaul.v1.WatchResponse` as JSON. Source: the HTML standard, 9.2.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::{HeaderValue, Response, header};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use longhaul_core::{Error, Reason};
+use longhaul_wire::json::{self, JsonOptions};
+use longhaul_wire::message::Message;
+use longhaul_wire::v1;
+use prost::Message as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+
+use crate::Server;
+
+/// Where the events are.
+pub(crate) const PATH: &str = "/longhaul/v1/operations:watch";
+/// How often a comment is sent when nothing happens, so that proxies keep the connection.
+const COMMENT_EVERY: Duration = Duration::from_secs(15);
+
+impl Server {
+    /// Begins a watch for decoded query pairs.
+    pub(crate) async fn watch_events(
+        self: &Arc<Self>,
+        query: Vec<(String, String)>,
+    ) -> Result<Response<Body>, Error> {
+        let mut request = v1::WatchRequest::default();
+        for (key, value) in query {
+            match key.as_str() {
+                "names" => request.names.push(value),
+                "api" => request.api = value,
+                "parent" => request.parent = value,
+                _ => {
+                    let what =
+                        format!("a watch has no parameter {key:?}; it takes names, api and parent");
+                    return Err(Error::new(Reason::UnknownField, what).at_field(key, "unknown"));
+                }
+            }
+        }
+        let changes = ReceiverStream::new(self.operators.watch(request).await?);
+        let server = self.clone();
+        let events = changes.map(move |change| match change {
+            Ok(change) => server.event(&change),
+            Err(error) => Err(error),
+        });
+        let clock = self.clock.clone();
+        let comments = futures_util::stream::unfold(clock, |clock| async move {
+            clock.sleep(COMMENT_EVERY).await;
+            Some((Ok(Bytes::from_static(b": still here\n\n")), clock))
+        });
+        let draining = self.draining.clone();
+        let both = futures_util::stream::select(events.map(Some).chain(end()), comments.map(Some));
+        let frames = both
+            .take_while(|item| std::future::ready(item.is_some()))
+            .take_until(async move { draining.cancelled().await })
+            .map(|item| {
+                let bytes = match item {
+                    Some(Ok(bytes)) => bytes,
+                    Some(Err(error)) => failed(&error),
+                    None => Bytes::new(),
+                };
+                Ok::<_, Infallible>(Frame::data(bytes))
+            });
+        let mut response = Response::new(Body::new(StreamBody::new(frames)));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        Ok(response)
+    }
+
+    fn event(&self, change: &v1::WatchResponse) -> Result<Bytes, Error> {
+        let native = self.apis.native();
+        let ty = native.and_then(|api| api.descriptors().message("longhaul.v1.WatchResponse"));
+        let ty = ty.ok_or_else(|| Error::new(Reason::Internal, "longhaul.v1 is not loaded"))?;
+        let message = Message::decode(&ty, &change.encode_to_vec())?;
+        let options = JsonOptions { pretty: false, ..JsonOptions::default() };
+        let data = json::to_json(&message, &*self.apis, &options)?;
+        let revision = change.operation.as_ref().map_or(0, |operation| operation.revision);
+        let mut event = format!("id: {revision}\nevent: operation\ndata: ").into_bytes();
+        event.extend_from_slice(&data);
+        event.extend_from_slice(b"\n\n");
+        Ok(event.into())
+    }
+}
+
+/// Ends the whole stream once the changes have ended.
+fn end<T>() -> impl futures_util::Stream<Item = Option<T>> {
+    futures_util::stream::once(std::future::ready(None))
+}
+
+fn failed(error: &Error) -> Bytes {
+    crate::log_failure(error);
+    // The reason is upper-case ASCII; the message may hold anything, and line ends would end the event.
+    let message = error.message.replace(['\n', '\r'], " ");
+    format!("event: error\ndata: {}: {message}\n\n", error.reason.name()).into()
+}
