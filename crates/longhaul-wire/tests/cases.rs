@@ -19,6 +19,7 @@
 //! A refused request has `--- message` with the reason and every fault instead. Answers are
 //! compared as the bytes they are; requests ask for one line unless they are about that.
 //! `UPDATE_CASES=1` writes what is answered today into the files; read the difference.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod support;
 

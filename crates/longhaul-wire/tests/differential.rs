@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::OnceLock;
+
 use longhaul_wire::json::{self, JsonOptions};
 use longhaul_wire::message::Message;
 use proptest::prelude::*;
@@ -15,27 +17,43 @@ use support::{echo, echo_type};
 const NAME: &str = "longhaul.test.v1.Everything";
 
 fn oracle_pool() -> DescriptorPool {
-    DescriptorPool::decode(echo().descriptors.raw().clone()).unwrap()
+    static POOL: OnceLock<DescriptorPool> = OnceLock::new();
+    let decode = || DescriptorPool::decode(echo().descriptors.raw().clone()).unwrap();
+    POOL.get_or_init(decode).clone()
 }
 
 fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z]{0,6}", "\\PC{0,4}", Just("\"\\/\u{8}\n\u{2028}\u{1F600}\0".to_owned())]
 }
 
+/// Doubles of few digits: the oracle's own reader is off by one in the last of many.
 fn exact() -> impl Strategy<Value = f64> {
     prop_oneof![
-        any::<f64>(),
+        any::<i32>().prop_map(|number| f64::from(number) / 64.0),
         Just(f64::NAN),
         Just(f64::INFINITY),
         Just(-0.0),
-        (-99..99).prop_map(f64::from)
+        Just(1e300),
+        Just(5e-324),
     ]
 }
 
+/// A random message. The oracle cannot print a type that holds itself, so this one prints JSON.
+struct Case(DynamicMessage);
+
+impl std::fmt::Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&oracle_json(&self.0, false)))
+    }
+}
+
 /// Random messages of the oracle's kind.
-fn everything() -> impl Strategy<Value = DynamicMessage> {
-    let leaf = fields(Just(Vec::new()).boxed());
-    leaf.prop_recursive(4, 24, 3, |inner| fields(prop::collection::vec(inner, 0..3).boxed()))
+fn everything() -> impl Strategy<Value = Case> {
+    let mut level = fields(Just(Vec::new()).boxed());
+    for _ in 0..2 {
+        level = fields(prop::collection::vec(level, 0..3).boxed());
+    }
+    level.prop_map(Case)
 }
 
 fn fields(inner: BoxedStrategy<Vec<DynamicMessage>>) -> BoxedStrategy<DynamicMessage> {
@@ -46,7 +64,7 @@ fn fields(inner: BoxedStrategy<Vec<DynamicMessage>>) -> BoxedStrategy<DynamicMes
             any::<i64>(),
             any::<u32>(),
             any::<u64>(),
-            any::<f32>(),
+            any::<i16>().prop_map(|number| f32::from(number) / 8.0),
             exact(),
         ),
         (text(), prop::collection::vec(any::<u8>(), 0..5), 0..3_i32, any::<i32>(), any::<i64>()),
@@ -73,7 +91,8 @@ fn fields(inner: BoxedStrategy<Vec<DynamicMessage>>) -> BoxedStrategy<DynamicMes
         prop::option::of(any::<i64>()),
         any::<bool>(),
     );
-    (scalars, many, known, inner)
+    // Boxed, since a tree of plain tuples overflows the stack of a test's thread.
+    (scalars.boxed(), many.boxed(), known.boxed(), inner)
         .prop_map(|(scalars, many, known, inner)| {
             let pool = oracle_pool();
             let mut message = DynamicMessage::new(pool.get_message_by_name(NAME).unwrap());
@@ -236,7 +255,7 @@ fn value_tree() -> BoxedStrategy<serde_json::Value> {
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),
         any::<bool>().prop_map(Into::into),
-        (-1e9..1e9_f64).prop_map(Into::into),
+        any::<i32>().prop_map(|number| (f64::from(number) / 64.0).into()),
         "[a-z]{0,4}".prop_map(Into::into),
     ];
     leaf.prop_recursive(3, 10, 3, |inner| {
@@ -256,19 +275,20 @@ fn tree(text: &[u8]) -> serde_json::Value {
             serde_json::Value::Number(number) => number.as_f64().unwrap().into(),
             serde_json::Value::Array(items) => items.into_iter().map(even).collect(),
             serde_json::Value::Object(entries) => {
-                // Floats of 32 bits are printed with the digits of their own width by both.
                 serde_json::Value::Object(entries.into_iter().map(|(k, v)| (k, even(v))).collect())
             }
-            other => other,
+            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::String(_) => {
+                value
+            }
         }
     }
     even(serde_json::from_slice(text).unwrap())
 }
 
-fn oracle_json(message: &DynamicMessage, enums_as_ints: bool, defaults: bool) -> Vec<u8> {
+fn oracle_json(message: &DynamicMessage, enums_as_ints: bool) -> Vec<u8> {
     let options = SerializeOptions::new()
         .use_enum_numbers(enums_as_ints)
-        .skip_default_fields(!defaults)
+        .skip_default_fields(true)
         .stringify_64_bit_integers(true);
     let mut out = Vec::new();
     let mut serializer = serde_json::Serializer::new(&mut out);
@@ -277,24 +297,24 @@ fn oracle_json(message: &DynamicMessage, enums_as_ints: bool, defaults: bool) ->
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn both_libraries_write_the_same_json(
-        oracle in everything(),
+        Case(oracle) in everything(),
         enums_as_ints in any::<bool>(),
         pretty in any::<bool>(),
     ) {
         let ours = Message::decode(&echo_type("Everything"), &oracle.encode_to_vec()).unwrap();
         let options = JsonOptions { enums_as_ints, pretty, ..JsonOptions::default() };
         let written = json::to_json(&ours, &echo().descriptors, &options).unwrap();
-        prop_assert_eq!(tree(&written), tree(&oracle_json(&oracle, enums_as_ints, false)));
+        prop_assert_eq!(tree(&written), tree(&oracle_json(&oracle, enums_as_ints)));
     }
 
     #[test]
-    fn each_library_reads_what_the_other_wrote(oracle in everything()) {
+    fn each_library_reads_what_the_other_wrote(Case(oracle) in everything()) {
         let ty = echo_type("Everything");
-        let theirs = oracle_json(&oracle, false, false);
+        let theirs = oracle_json(&oracle, false);
         let ours = json::from_json(&ty, &theirs, &echo().descriptors)
             .map_err(|error| TestCaseError::fail(error.to_string()))?;
         let expected = Message::decode(&ty, &oracle.encode_to_vec()).unwrap();
@@ -304,6 +324,22 @@ proptest! {
         let again = DynamicMessage::deserialize(oracle.descriptor(), &mut reader).unwrap();
         let again = Message::decode(&ty, &again.encode_to_vec()).unwrap();
         prop_assert_eq!(same(&again), same(&expected));
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_double_and_float_reads_back_as_it_was(exact in any::<u64>(), ratio in any::<u32>()) {
+        let (exact, ratio) = (f64::from_bits(exact), f32::from_bits(ratio));
+        prop_assume!(!exact.is_nan() && !ratio.is_nan());
+        let oracle = oracle_pool().get_message_by_name(NAME).unwrap();
+        let mut oracle = DynamicMessage::new(oracle);
+        oracle.set_field_by_name("exact", Value::F64(exact));
+        oracle.set_field_by_name("ratio", Value::F32(ratio));
+        let ty = echo_type("Everything");
+        let ours = Message::decode(&ty, &oracle.encode_to_vec()).unwrap();
+        let again = json::from_json(&ty, same(&ours).as_bytes(), &echo().descriptors).unwrap();
+        prop_assert_eq!(again.encode(), ours.encode());
     }
 }
 

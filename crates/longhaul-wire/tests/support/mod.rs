@@ -1,5 +1,5 @@
 //! What several tests need: the echo API, compiled, and a caller for it.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its own part")]
 
 use std::path::Path;
 use std::sync::OnceLock;
