@@ -1,0 +1,455 @@
+//! The command line: every command and flag, with help that begins with examples.
+//!
+//! Only words; what a command does is in the module of its name.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
+use longhaul_server::config::parse_duration;
+
+use crate::failure::{Exit, Failure};
+use crate::logs::LogArgs;
+use crate::output::{self, Format};
+
+/// Examples stand before everything else.
+const TEMPLATE: &str =
+    "{about-with-newline}\n{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
+
+const EXAMPLES: &str = "\
+Examples:
+  longhaul dev                                  a server to try things with, on this machine only
+  longhaul serve -c longhaul.toml               a server that keeps its operations
+  longhaul operations list                      what runs and what has run
+  longhaul operations wait NAME --timeout 5m    a progress bar; the exit code says how it ended
+  longhaul operations cancel NAME               ask for cancellation
+
+Exit codes:
+  0 done   1 failed   2 wrong usage   3 cancelled   4 not done in time   130 detached";
+
+const DEV_EXAMPLES: &str = "\
+Examples:
+  longhaul dev                                  everything in memory, port 7151
+  longhaul dev --data ./.longhaul               operations survive a restart
+  longhaul dev --duration 1m --cancel-delay 5s  slower work, slower to stop
+  longhaul dev --port 0 --port-file port.txt    any free port, written to a file
+  longhaul dev --proto ./proto                  your own API beside the bundled ones";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  longhaul serve -c longhaul.toml";
+
+const OPERATIONS_EXAMPLES: &str = "\
+Examples:
+  longhaul operations list dataproc --filter 'done = false'
+  longhaul operations wait projects/p/locations/l/operations/o --timeout 5m
+  longhaul operations list -o name | longhaul operations cancel - --wait
+  longhaul ops describe o --project p --location l -o yaml
+  LONGHAUL_TOKEN=\"$(gcloud auth print-access-token)\" \\
+    longhaul ops list --server https://clouddeploy.googleapis.com --project p --location us-central1
+
+A NAME is a full name, an operation's id alone (then --project and --location say where it is, or
+every place is searched), or - for names from standard input, one a line.";
+
+/// Everything that can be said on the command line.
+#[derive(Debug, Parser)]
+#[command(name = "longhaul", version, about = "Starts, watches, waits for and cancels long-running operations", after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How to log.
+    #[command(flatten)]
+    pub logs: LogArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a server on this machine to develop and test against, with a worker that practises
+    #[command(after_help = DEV_EXAMPLES)]
+    Dev(DevArgs),
+    /// Run a server as a configuration file says
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// List, describe, wait for, cancel and delete operations of any google.longrunning server
+    #[command(visible_aliases = ["ops", "op"], after_help = OPERATIONS_EXAMPLES)]
+    Operations(OperationsArgs),
+    /// Show the APIs that come with Longhaul
+    Apis(ApisArgs),
+    /// Ask a server whether it is ready; exit code 0 when it is
+    Health(HealthArgs),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Examples:\n  longhaul completions bash > ~/.local/share/bash-completion/completions/longhaul"
+    )]
+    Completions(CompletionsArgs),
+    /// Print the version
+    Version(VersionArgs),
+}
+
+impl Command {
+    /// Whether its own log lines are what people look at.
+    pub const fn is_server(&self) -> bool {
+        match self {
+            Self::Serve(_) => true,
+            Self::Dev(_)
+            | Self::Operations(_)
+            | Self::Apis(_)
+            | Self::Health(_)
+            | Self::Completions(_)
+            | Self::Version(_) => false,
+        }
+    }
+}
+
+/// `longhaul dev`.
+#[derive(Args, Debug)]
+pub struct DevArgs {
+    /// Port on 127.0.0.1; 0 takes any free one
+    #[arg(long, default_value_t = 7151, env = "LONGHAUL_PORT")]
+    pub port: u16,
+    /// Write the port to this file as soon as the server is ready
+    #[arg(long, value_name = "FILE")]
+    pub port_file: Option<PathBuf>,
+    /// Keep operations in this folder; without it they are gone at the end
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// How long the practice worker takes for an operation
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// How long the practice worker takes to stop after a cancel
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_duration)]
+    pub cancel_delay: Duration,
+    /// Also serve the API in this folder of .proto files; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub proto: Vec<PathBuf>,
+    /// Also serve the API in this FileDescriptorSet; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub api_descriptor: Vec<PathBuf>,
+    /// google.api.Service YAML of an added API; one for each, descriptor sets first
+    #[arg(long, value_name = "FILE")]
+    pub service_config: Vec<PathBuf>,
+}
+
+/// `longhaul serve`.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// The configuration, TOML
+    #[arg(short, long, value_name = "FILE", env = "LONGHAUL_CONFIG")]
+    pub config: PathBuf,
+    /// Write the port to this file as soon as the server is ready
+    #[arg(long, value_name = "FILE")]
+    pub port_file: Option<PathBuf>,
+}
+
+/// `longhaul operations`.
+#[derive(Args, Debug)]
+pub struct OperationsArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: OperationsCommand,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// In which form to print
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Whom to ask, and where operations are.
+#[derive(Args, Clone, Debug)]
+pub struct TargetArgs {
+    /// The server: http or https, with a path prefix if need be
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "LONGHAUL_SERVER",
+        default_value = "http://127.0.0.1:7151",
+        help_heading = "Server"
+    )]
+    pub server: String,
+    /// Which of the server's APIs: its prefix (clouddeploy) or host (clouddeploy.googleapis.com)
+    #[arg(long, global = true, value_name = "NAME", env = "LONGHAUL_API", help_heading = "Server")]
+    pub api: Option<String>,
+    /// Version of the API in its paths
+    #[arg(
+        long,
+        global = true,
+        value_name = "VERSION",
+        default_value = "v1",
+        help_heading = "Server"
+    )]
+    pub api_version: String,
+    /// File with a bearer token; LONGHAUL_TOKEN may hold one, too
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Server")]
+    pub token_file: Option<PathBuf>,
+    /// Project of the operations; - means all
+    #[arg(
+        long,
+        global = true,
+        value_name = "ID",
+        env = "LONGHAUL_PROJECT",
+        help_heading = "Where"
+    )]
+    pub project: Option<String>,
+    /// Location of the operations; - means all
+    #[arg(
+        long,
+        global = true,
+        value_name = "ID",
+        env = "LONGHAUL_LOCATION",
+        help_heading = "Where"
+    )]
+    pub location: Option<String>,
+    /// Region of the operations, for APIs that call it so, such as Dataproc
+    #[arg(
+        long,
+        global = true,
+        value_name = "ID",
+        conflicts_with = "location",
+        help_heading = "Where"
+    )]
+    pub region: Option<String>,
+}
+
+/// What to do with operations.
+#[derive(Debug, Subcommand)]
+pub enum OperationsCommand {
+    /// List operations, newest first
+    List(ListArgs),
+    /// Show one operation in full
+    #[command(visible_alias = "get")]
+    Describe(DescribeArgs),
+    /// Wait until operations are done; the exit code says how they ended
+    Wait(WaitArgs),
+    /// Ask for cancellation
+    Cancel(CancelArgs),
+    /// Forget operations; does not stop them
+    Delete(NamesArgs),
+}
+
+/// `longhaul operations list`.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// The API, as with --api
+    #[arg(value_name = "API")]
+    pub api: Option<String>,
+    /// Only what fits, as AIP-160 writes it, such as 'done = false'
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub filter: String,
+    /// Most operations to show
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+    /// Operations to ask for at once; 0 leaves it to the server
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub page_size: u32,
+}
+
+/// `longhaul operations describe`.
+#[derive(Args, Debug)]
+pub struct DescribeArgs {
+    /// The operation
+    pub name: String,
+}
+
+/// `longhaul operations delete`.
+#[derive(Args, Debug)]
+pub struct NamesArgs {
+    /// The operations
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// `longhaul operations wait`.
+#[derive(Args, Debug)]
+pub struct WaitArgs {
+    /// The operations
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// How to wait.
+    #[command(flatten)]
+    pub how: WaitHow,
+}
+
+/// `longhaul operations cancel`.
+#[derive(Args, Debug)]
+pub struct CancelArgs {
+    /// The operations
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Then wait until they are done
+    #[arg(long)]
+    pub wait: bool,
+    /// How to wait.
+    #[command(flatten)]
+    pub how: WaitHow,
+}
+
+/// How to wait.
+#[derive(Args, Clone, Debug)]
+pub struct WaitHow {
+    /// Give up after this long, with exit code 4; the operation goes on
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// On Ctrl-C ask for cancellation and wait on; a second Ctrl-C detaches
+    #[arg(long)]
+    pub cancel_on_interrupt: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `longhaul apis`.
+#[derive(Args, Debug)]
+pub struct ApisArgs {
+    /// What to show.
+    #[command(subcommand)]
+    pub command: ApisCommand,
+    /// In which form to print
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// What to show of APIs.
+#[derive(Debug, Subcommand)]
+pub enum ApisCommand {
+    /// List the bundled APIs
+    List,
+}
+
+/// `longhaul health`.
+#[derive(Args, Debug)]
+pub struct HealthArgs {
+    /// The server
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LONGHAUL_SERVER",
+        default_value = "http://127.0.0.1:7151"
+    )]
+    pub server: String,
+}
+
+/// `longhaul completions`.
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// `longhaul version`.
+#[derive(Args, Debug)]
+pub struct VersionArgs {
+    /// In which form to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Reads the command line; prints help or what is wrong and ends the process otherwise.
+pub fn parse() -> Cli {
+    let mut command = command();
+    let matches = command.get_matches_mut();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
+}
+
+/// Prints a completion script.
+pub fn completions(args: CompletionsArgs) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command(), "longhaul", &mut script);
+    output::print(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Done)
+}
+
+fn command() -> clap::Command {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let plain = no_color || !std::io::stdout().is_terminal();
+    let color = if plain { ColorChoice::Never } else { ColorChoice::Auto };
+    examples_first(Cli::command().color(color))
+}
+
+/// Gives every command that has examples the template that shows them first.
+fn examples_first(command: clap::Command) -> clap::Command {
+    let command =
+        if command.get_after_help().is_some() { command.help_template(TEMPLATE) } else { command };
+    command.mut_subcommands(examples_first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str) -> Result<Cli, clap::Error> {
+        let matches = command().try_get_matches_from(line.split(' '))?;
+        Cli::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn durations_name_their_unit_and_say_so_otherwise() {
+        let Ok(Cli { command: Command::Dev(dev), .. }) =
+            check("longhaul dev --duration 2m --cancel-delay 500ms")
+        else {
+            panic!("dev")
+        };
+        assert_eq!(dev.duration, Duration::from_secs(120));
+        assert_eq!(dev.cancel_delay, Duration::from_millis(500));
+        for wrong in ["10", "ten", "-5s", "5 parsecs", ""] {
+            let line = format!("longhaul|dev|--duration|{wrong}");
+            let error = command().try_get_matches_from(line.split('|')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{wrong}");
+        }
+        let error = check("longhaul dev --duration 10").unwrap_err().to_string();
+        assert!(error.contains("10s") && error.contains("ms"), "{error}");
+    }
+
+    #[test]
+    fn operations_have_short_names_and_flags_may_stand_anywhere() {
+        for line in [
+            "longhaul operations cancel a b --wait --server http://x --project p",
+            "longhaul ops --server http://x cancel a b --wait --project p",
+            "longhaul op --project p cancel --wait a --server http://x b",
+        ] {
+            let Ok(Cli { command: Command::Operations(args), .. }) = check(line) else {
+                panic!("{line}")
+            };
+            assert_eq!(args.target.server, "http://x");
+            assert_eq!(args.target.project.as_deref(), Some("p"));
+            let OperationsCommand::Cancel(cancel) = args.command else { panic!("{line}") };
+            assert_eq!(
+                (cancel.names.as_slice(), cancel.wait),
+                (&["a".into(), "b".into()][..], true)
+            );
+        }
+    }
+
+    #[test]
+    fn help_begins_with_examples() {
+        let mut command = command();
+        let help = command.find_subcommand_mut("dev").expect("there is dev").render_help();
+        let help = help.to_string();
+        let (examples, usage) = (help.find("Examples:"), help.find("Usage:"));
+        assert!(examples.is_some() && examples < usage, "{help}");
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_wrong_usage() {
+        for line in [
+            "longhaul",
+            "longhaul ops wait",
+            "longhaul serve",
+            "longhaul dev --prot 1",
+            "longhaul ops list --limit 0",
+        ] {
+            assert_eq!(check(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

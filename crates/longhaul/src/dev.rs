@@ -1,0 +1,180 @@
+//! `longhaul dev`: a server on loopback with a worker that practises, ready in a moment.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhaul_client::worker::{Grpc, Options, Worker};
+use longhaul_server::Config;
+use longhaul_server::config::ApiConfig;
+use longhaul_wire::api::Api;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::DevArgs;
+use crate::failure::{Exit, Failure};
+use crate::practice::Practice;
+use crate::version::VERSION;
+use crate::{output, serve};
+
+/// Operations that the practice worker runs at once; each costs a few hundred bytes.
+const SLOTS: usize = 50_000;
+
+/// Serves until a signal.
+pub fn run(args: DevArgs) -> Result<Exit, Failure> {
+    let began = Instant::now();
+    let config = config(&args)?;
+    serve::on_all_threads(async move {
+        let running = serve::start(config).await?;
+        let address = running.address();
+        let apis = running.apis();
+        let shutdown = CancellationToken::new();
+        let worker = worker(&args, address, &apis)?;
+        let worker = tokio::spawn(worker.run(shutdown.clone()));
+        serve::write_port(args.port_file.as_deref(), address)?;
+        output::print(&banner(&args, address, &apis, began.elapsed()))?;
+        serve::until_signal(async {
+            shutdown.cancel();
+            match worker.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "the practice worker ended"),
+                Err(error) => tracing::error!(%error, "the practice worker broke"),
+            }
+            running.stop().await;
+        })
+        .await
+    })
+}
+
+fn config(args: &DevArgs) -> Result<Config, Failure> {
+    let added = args.api_descriptor.len() + args.proto.len();
+    if args.service_config.len() > added {
+        return Err(Failure::usage(
+            "there are more --service-config than --api-descriptor and --proto to go with",
+        ));
+    }
+    let mut configs = args.service_config.iter().cloned();
+    let mut api = |descriptor_set: Option<&PathBuf>, proto: Option<&PathBuf>| ApiConfig {
+        descriptor_set: descriptor_set.cloned(),
+        proto: proto.cloned(),
+        service_config: configs.next(),
+        ..ApiConfig::default()
+    };
+    let mut config = Config {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)),
+        data: args.data.clone(),
+        ..Config::default()
+    };
+    for file in &args.api_descriptor {
+        config.apis.push(api(Some(file), None));
+    }
+    for folder in &args.proto {
+        config.apis.push(api(None, Some(folder)));
+    }
+    Ok(config)
+}
+
+/// The practice worker: an ordinary client of the server, over its own port.
+fn worker(args: &DevArgs, address: SocketAddr, apis: &[Arc<Api>]) -> Result<Worker, Failure> {
+    let options = Options {
+        name: format!("practice/{}", std::process::id()),
+        slots: SLOTS,
+        grace: Duration::from_secs(1),
+        ..Options::default()
+    };
+    let handler = Practice::new(apis, args.duration, args.cancel_delay);
+    Grpc::connect(&format!("http://{address}"))
+        .and_then(|link| Worker::new(options, link, handler))
+        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
+}
+
+/// What to know, and one command to try.
+fn banner(args: &DevArgs, address: SocketAddr, apis: &[Arc<Api>], took: Duration) -> String {
+    let data = match &args.data {
+        Some(folder) => format!("data in {}", folder.display()),
+        None => "data in memory (--data DIR keeps it)".to_owned(),
+    };
+    let took = took.as_secs_f64();
+    let titles: Vec<&str> = apis.iter().map(|api| api.title().trim_end_matches(" API")).collect();
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "  Longhaul {VERSION} · ready in {took:.2} s · everything on http://{address} · {data}"
+    );
+    let _ = writeln!(text, "  APIs     {}", titles.join(" · "));
+    let _ = writeln!(
+        text,
+        "  Worker   practises: {} for an operation, {} to stop one (--duration, --cancel-delay)",
+        span(args.duration),
+        span(args.cancel_delay)
+    );
+    let _ = writeln!(
+        text,
+        "  Try      curl -d '{{}}' 'http://{address}/clouddeploy/v1/projects/demo/locations/us-central1/deliveryPipelines?deliveryPipelineId=first'"
+    );
+    let server =
+        if args.port == 7151 { String::new() } else { format!(" --server http://{address}") };
+    let _ = writeln!(text, "           longhaul operations list{server}");
+    text
+}
+
+/// A span as a flag would take it.
+fn span(span: Duration) -> String {
+    if span.subsec_millis() == 0 {
+        format!("{}s", span.as_secs())
+    } else {
+        format!("{}ms", span.as_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args() -> DevArgs {
+        DevArgs {
+            port: 0,
+            port_file: None,
+            data: None,
+            duration: Duration::from_secs(10),
+            cancel_delay: Duration::from_millis(500),
+            proto: vec!["protos".into()],
+            api_descriptor: vec!["a.binpb".into(), "b.binpb".into()],
+            service_config: vec!["a.yaml".into()],
+        }
+    }
+
+    #[test]
+    fn added_apis_come_after_the_bundled_ones_each_with_its_configuration() {
+        let config = config(&args()).unwrap();
+        assert!(config.listen.ip().is_loopback());
+        let added: Vec<_> = config.apis.iter().filter(|api| api.bundle.is_none()).collect();
+        assert_eq!(added.len(), 3);
+        assert_eq!(added[0].service_config, Some("a.yaml".into()));
+        assert_eq!((&added[1].service_config, &added[2].proto), (&None, &Some("protos".into())));
+        let too_many = DevArgs { service_config: vec!["x".into(); 4], ..args() };
+        assert_eq!(super::config(&too_many).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn the_banner_says_where_what_and_how_to_begin() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 4711));
+        let apis = longhaul_wire::bundled::load_all().unwrap();
+        let text = banner(&args(), address, &apis, Duration::from_millis(60));
+        for part in [
+            "ready in 0.06 s",
+            "http://127.0.0.1:4711",
+            "in memory",
+            "Dataproc",
+            "10s",
+            "500ms",
+            "curl",
+            "--server",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}
