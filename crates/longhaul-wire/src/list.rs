@@ -4,6 +4,7 @@
 
 mod dataproc;
 mod filter;
+mod subject;
 mod token;
 mod values;
 

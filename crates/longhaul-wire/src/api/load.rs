@@ -1,30 +1,24 @@
 //! Puts an API together from its files and checks that they fit.
 
+mod start;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use longhaul_core::Error;
 
-use super::method::{Method, MethodKind, StartMethod, summary, words};
+use super::method::{Method, MethodKind, StartMethod};
 use super::pattern::is_version;
-use super::service_config::ServiceConfig;
+use super::service_config::{ServiceConfig, in_file};
 use super::{Api, NamePattern};
 use crate::bundled;
 use crate::convert::ServerFields;
-use crate::http_rule::{Body, HttpRule, Router};
-use crate::message::{Descriptors, MessageType, Service, ServiceMethod};
-use crate::settings::{
-    MethodSettings, OperationsVerb, RequestIdFormat, Settings, invalid, nearest,
-};
-use crate::start::MetadataSource;
+use crate::http_rule::{HttpRule, Router};
+use crate::message::{Descriptors, Service, ServiceMethod};
+use crate::settings::{OperationsVerb, Settings, invalid, nearest};
 
 const OPERATIONS: &str = "google.longrunning.Operations";
 const OPERATION: &str = "google.longrunning.Operation";
-
-/// A repeated `request_id` returns the first operation for at least this long.
-/// Source: the `request_id` of Google's APIs, "at least 60 minutes".
-const REQUEST_ID_WINDOW_MIN: Duration = Duration::from_secs(3600);
 
 /// Services that an API's files bring along and that are not the API's own.
 const MIXINS: [&str; 4] = [
@@ -55,10 +49,8 @@ pub struct ApiSource<'a> {
 }
 
 pub(super) fn load(source: &ApiSource<'_>) -> Result<Api, Error> {
-    let descriptors = Descriptors::parse(source.descriptor_set).map_err(|mut error| {
-        error.message = format!("{}: {}", source.descriptor_set_file, error.message);
-        error.with("file", source.descriptor_set_file)
-    })?;
+    let descriptors = Descriptors::parse(source.descriptor_set)
+        .map_err(|error| in_file(error, source.descriptor_set_file))?;
     let config = ServiceConfig::parse(source.service_config, source.service_config_file)?;
     let settings = Settings::parse(source.settings, source.settings_file)?;
     let loader = Loader { source, descriptors, config, settings };
@@ -89,7 +81,8 @@ impl Loader<'_> {
             methods.extend(self.operations_methods()?);
         }
         self.check_settings(&methods)?;
-        let router = router(&methods)?;
+        let router =
+            router(&methods).map_err(|error| in_file(error, self.source.descriptor_set_file))?;
         let server_fields = self.server_fields(&methods)?;
         Ok(Api {
             patterns: self.patterns(&methods)?,
@@ -217,139 +210,16 @@ impl Loader<'_> {
 
     /// The configuration's rules of a method in place of its annotation, checked.
     fn rules(&self, declared: &ServiceMethod) -> Result<Vec<HttpRule>, Error> {
-        let rules = match self.config.http_rules(&declared.full_name()) {
-            Some(rules) => rules.to_vec(),
-            None => declared.http_rules()?,
+        let (rules, file) = match self.config.http_rules(&declared.full_name()) {
+            Some(rules) => (Ok(rules.to_vec()), self.source.service_config_file),
+            None => (declared.http_rules(), self.source.descriptor_set_file),
         };
+        let rules = rules.map_err(|error| in_file(error, file))?;
         for rule in &rules {
-            rule.check(&declared.input(), &declared.output())?;
+            rule.check(&declared.input(), &declared.output())
+                .map_err(|error| in_file(error, file))?;
         }
         Ok(rules)
-    }
-
-    fn start(
-        &self,
-        service: &Service,
-        declared: &ServiceMethod,
-        rules: &[HttpRule],
-        prefix: &str,
-    ) -> Result<StartMethod, Error> {
-        let full_name = declared.full_name();
-        let info = declared.operation_info().unwrap_or_default();
-        let resolve = |role: &str, name: &str| {
-            if name.is_empty() {
-                return Err(invalid(
-                    self.source.descriptor_set_file,
-                    format!(
-                        "method {full_name} returns an operation but declares no {role}; add option (google.longrunning.operation_info) with it"
-                    ),
-                ));
-            }
-            self.resolve(name, service.package())?.ok_or_else(|| {
-                invalid(
-                    self.source.descriptor_set_file,
-                    format!(
-                        "method {full_name} declares {role} {name:?}, which the descriptor set does not have; correct the name or compile the file that declares it"
-                    ),
-                )
-            })
-        };
-        let response_type = resolve("response_type", &info.response_type)?;
-        let metadata_type = resolve("metadata_type", &info.metadata_type)?;
-        let own = self.settings.methods.get(&full_name).cloned().unwrap_or_default();
-        let settings = own.over(&self.settings.defaults);
-        let window = settings.request_id_window.map_or(REQUEST_ID_WINDOW_MIN, |span| span.0);
-        if window < REQUEST_ID_WINDOW_MIN {
-            return Err(self.settings_error(format!(
-                "request_id_window of {full_name} is below 60m; Google's APIs promise at least that"
-            )));
-        }
-        let first_word = words(declared.name()).into_iter().next().unwrap_or_default();
-        Ok(StartMethod {
-            policy: settings.policy(),
-            deadline: settings.deadline.map(|span| span.0),
-            queue: settings.queue.clone().unwrap_or_else(|| prefix.to_owned()).into(),
-            verb: settings.verb.clone().unwrap_or(first_word).into(),
-            summary: summary(declared.name()),
-            request_id_format: settings.request_id_format.unwrap_or(RequestIdFormat::Any),
-            request_id_window: window,
-            resource_id: self.resource_id(&settings, &declared.input(), rules, &full_name)?,
-            metadata_sources: self.metadata_sources(&metadata_type, &declared.input())?,
-            permissions: settings.permissions,
-            response_type,
-            metadata_type,
-        })
-    }
-
-    /// Well-known types are there even when no file of the API imports them.
-    fn resolve(&self, name: &str, package: &str) -> Result<Option<MessageType>, Error> {
-        if let Some(found) = self.descriptors.resolve(name, package) {
-            return Ok(Some(found));
-        }
-        let name = name.trim_start_matches('.');
-        let well_known = name.starts_with("google.protobuf.");
-        Ok(bundled::common()?.message(name).filter(|_| well_known))
-    }
-
-    /// Where a create's request holds the id of the new resource. Source: AIP-133.
-    fn resource_id(
-        &self,
-        settings: &MethodSettings,
-        input: &MessageType,
-        rules: &[HttpRule],
-        method: &str,
-    ) -> Result<Vec<String>, Error> {
-        if let Some(path) = &settings.resource_id {
-            if input.field_at(path).is_none() {
-                return Err(self.settings_error(format!(
-                    "resource_id of {method} is {path:?}, which {} does not have",
-                    input.full_name()
-                )));
-            }
-            return Ok(vec![path.clone()]);
-        }
-        let mut resources: Vec<&str> = Vec::new();
-        for rule in rules {
-            if let Body::Field(field) = &rule.body {
-                resources.push(field);
-            }
-        }
-        let required = input.fields().filter(|field| field.is_required());
-        resources.extend(required.filter(|f| f.message_type().is_some()).map(|field| field.name()));
-        let mut paths = Vec::new();
-        for resource in resources {
-            let guesses = [
-                format!("{resource}_id"),
-                format!("{resource}.{resource}_id"),
-                format!("{resource}.{resource}_name"),
-                format!("{resource}.id"),
-            ];
-            for path in guesses {
-                if input.field_at(&path).is_some() && !paths.contains(&path) {
-                    paths.push(path);
-                }
-            }
-        }
-        Ok(paths)
-    }
-
-    fn metadata_sources(
-        &self,
-        metadata: &MessageType,
-        input: &MessageType,
-    ) -> Result<Vec<MetadataSource>, Error> {
-        let Some(settings) = self.settings.metadata.get(metadata.full_name()) else {
-            return Ok(Vec::new());
-        };
-        let mut sources = Vec::new();
-        for (path, values) in &settings.fields {
-            let source = MetadataSource::resolve(path, values.as_slice(), metadata, input)
-                .map_err(|why| {
-                    self.settings_error(format!("metadata of {}: {why}", metadata.full_name()))
-                })?;
-            sources.extend(source);
-        }
-        Ok(sources)
     }
 
     /// The Operations mixin, always in its newest form. When the configuration has rules for it,
@@ -371,7 +241,8 @@ impl Loader<'_> {
                 None => declared.http_rules()?,
             };
             for rule in &rules {
-                rule.check(&declared.input(), &declared.output())?;
+                rule.check(&declared.input(), &declared.output())
+                    .map_err(|error| in_file(error, self.source.service_config_file))?;
             }
             let scopes = self.config.scopes(&full_name).map(<[String]>::to_vec);
             let own =

@@ -113,7 +113,11 @@ fn selects(selector: &str, method: &str) -> bool {
     })
 }
 
-fn in_file(mut error: Error, file: &str) -> Error {
+/// Names the file in an error.
+pub(crate) fn in_file(mut error: Error, file: &str) -> Error {
+    if file.is_empty() {
+        return error;
+    }
     error.message = format!("{file}: {}", error.message);
     error.with("file", file)
 }
