@@ -133,6 +133,7 @@ const CHECKS: &[fn(&Tree) -> Vec<Finding>] = &[
     words::forbidden,
     words::bare_todos,
     architecture::names_exist,
+    documents::links,
     documents::errors_page,
     documents::configuration,
     documents::changelog,

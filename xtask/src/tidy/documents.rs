@@ -1,4 +1,4 @@
-//! Documents kept true: the errors page, the keys of the configuration, the changelog, the decisions.
+//! Documents kept true: links, the errors page, the configuration's keys, the changelog, the decisions.
 
 use std::collections::HashMap;
 
@@ -10,6 +10,36 @@ const CONFIGURATION_PAGE: &str = "docs/configuration.md";
 /// Keys that hold other keys; they are headings of the page.
 const SECTIONS: &[&str] = &["store", "limits", "workers"];
 const DECISIONS: &str = "docs/decisions/";
+
+/// Every link from one document to a file leads somewhere.
+pub fn links(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, text) in tree.texts().filter(|(path, _)| path.ends_with(".md")) {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for (number, line) in text.lines().enumerate() {
+            for target in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                let file = target.split('#').next().unwrap_or_default();
+                if !file.is_empty() && !file.contains("://") && !tree.has(&resolve(folder, file)) {
+                    findings.push(Finding::at(path, number, format!("`{target}` leads nowhere")));
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// A path relative to a folder, from the root.
+fn resolve(folder: &str, file: &str) -> String {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in file.split('/') {
+        match part {
+            "." | "" => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    parts.join("/")
+}
 
 /// `docs/errors.md` is what `cargo xtask errors` writes.
 pub fn errors_page(tree: &Tree) -> Vec<Finding> {
@@ -78,6 +108,15 @@ pub fn decisions(tree: &Tree) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_found() {
+        let good = "[a](b.md) [up](../README.md#top) [web](https://example.com) [here](#x)";
+        let tree = Tree::of(&[("docs/a.md", good), ("docs/b.md", ""), ("README.md", "")]);
+        assert_eq!(links(&tree), []);
+        let tree = Tree::of(&[("docs/a.md", "see [b](b.md) and [c](../c/d.md)")]);
+        assert_eq!(links(&tree).len(), 2);
+    }
 
     #[test]
     fn a_stale_or_missing_errors_page_is_found() {
