@@ -13,7 +13,7 @@ use super::soon;
 /// How often a file that another process writes is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// A running `longhaul dev`. Killed when dropped.
+/// A running server. Killed when dropped.
 pub struct Process {
     /// Where it listens.
     pub address: SocketAddr,
@@ -35,10 +35,24 @@ impl Process {
     pub async fn dev(folder: &Path, arguments: &[&str]) -> Self {
         let scratch = TempDir::new().unwrap();
         let port_file = scratch.path().join("port");
-        let mut child = dev_command(folder, &port_file, arguments).spawn().unwrap();
+        Self::start(dev_command(folder, &port_file, arguments), port_file, scratch).await
+    }
+
+    /// Starts `longhaul serve` with this configuration and waits until it says where it listens.
+    pub async fn serve(configuration: &str) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let (file, port_file) = (scratch.path().join("longhaul.toml"), scratch.path().join("port"));
+        std::fs::write(&file, configuration).unwrap();
+        let mut command = command();
+        command.args(["serve", "--log", "warn", "-c"]).arg(file).arg("--port-file").arg(&port_file);
+        Self::start(command, port_file, scratch).await
+    }
+
+    async fn start(mut command: Command, port_file: PathBuf, scratch: TempDir) -> Self {
+        let mut child = command.spawn().unwrap();
         let address = tokio::select! {
             address = soon("the port file", port_in(port_file)) => address,
-            ended = child.wait() => panic!("longhaul dev ended before it listened: {ended:?}"),
+            ended = child.wait() => panic!("it ended before it listened: {ended:?}"),
         };
         Self { address, child, _scratch: scratch }
     }
@@ -65,21 +79,20 @@ impl Process {
         let pid = self.child.id().expect("it has not been waited for").to_string();
         let asked = Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
         assert!(asked.success(), "kill -TERM {pid}: {asked}");
-        soon("the end of longhaul dev", self.child.wait()).await.unwrap().code()
+        soon("the end of the server", self.child.wait()).await.unwrap().code()
     }
 }
 
 fn dev_command(folder: &Path, port_file: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
+    let mut command = command();
+    command.args(["dev", "--port", "0", "--port-file"]).arg(port_file);
+    command.arg("--data").arg(folder).args(arguments);
     command
-        .args(["dev", "--port", "0", "--port-file"])
-        .arg(port_file)
-        .arg("--data")
-        .arg(folder)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true);
+}
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     command
 }
 
@@ -90,6 +103,7 @@ async fn port_in(file: PathBuf) -> SocketAddr {
         {
             return SocketAddr::from(([127, 0, 0, 1], port));
         }
+        // tidy: sleep: a pause between two looks at a file; the caller has a deadline
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
