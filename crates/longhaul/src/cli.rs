@@ -236,7 +236,7 @@ pub enum OperationsCommand {
 #[derive(Args, Debug)]
 pub struct ListArgs {
     /// The API, as with --api
-    #[arg(value_name = "API")]
+    #[arg(id = "list_api", value_name = "API")]
     pub api: Option<String>,
     /// Only what fits, as AIP-160 writes it, such as 'done = false'
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -428,6 +428,20 @@ mod tests {
                 (cancel.names.as_slice(), cancel.wait),
                 (&["a".into(), "b".into()][..], true)
             );
+        }
+    }
+
+    #[test]
+    fn the_api_of_a_list_may_be_said_either_way() {
+        for (line, listed, chosen) in [
+            ("longhaul ops list dataproc", Some("dataproc"), None),
+            ("longhaul ops list --api dataproc", None, Some("dataproc")),
+        ] {
+            let Ok(Cli { command: Command::Operations(args), .. }) = check(line) else {
+                panic!("{line}")
+            };
+            let OperationsCommand::List(list) = args.command else { panic!("{line}") };
+            assert_eq!((list.api.as_deref(), args.target.api.as_deref()), (listed, chosen));
         }
     }
 

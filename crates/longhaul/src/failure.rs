@@ -114,7 +114,11 @@ impl Failure {
         if self.message.is_empty() {
             return String::new();
         }
-        let mut text = format!("error: {}\n", self.message);
+        let label = match self.exit {
+            Exit::Done | Exit::Cancelled | Exit::Detached => "note",
+            Exit::Failed | Exit::Usage | Exit::Deadline => "error",
+        };
+        let mut text = format!("{label}: {}\n", self.message);
         for (label, line) in [("reason", &self.reason), ("help", &self.help)] {
             if let Some(line) = line {
                 // Writing to a String cannot fail.

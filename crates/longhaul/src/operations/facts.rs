@@ -41,7 +41,13 @@ impl Facts {
         let text = |paths: &[&str]| first(metadata, paths, Value::as_str).unwrap_or_default();
         let moment = |paths: &[&str]| first(metadata, paths, |value| parse_time(value.as_str()?));
         let state = operation.state();
-        let percent = if state == State::Succeeded { Some(100.0) } else { percent(metadata) };
+        let message = text(&["statusMessage", "status.details", "progressMessage"]);
+        let percent = match state {
+            State::Succeeded => Some(100.0),
+            State::Running | State::Cancelling | State::Failed | State::Cancelled => {
+                percent(metadata).or_else(|| percent_in_words(message))
+            }
+        };
         let target = text(&[
             "target",
             "clusterName",
@@ -58,7 +64,7 @@ impl Facts {
             method: text(&["verb", "operationType"]).to_lowercase(),
             state,
             percent,
-            message: text(&["statusMessage", "status.details", "progressMessage"]).to_owned(),
+            message: message.to_owned(),
             target: target.to_owned(),
             created: moment(&[
                 "createTime",
@@ -134,6 +140,22 @@ fn percent(metadata: &Value) -> Option<f64> {
         (total > 0.0).then(|| past / total * 100.0)
     };
     direct.or_else(counted).filter(|percent| percent.is_finite()).map(|p| p.clamp(0.0, 100.0))
+}
+
+/// Progress that an API without a field for it puts into words: `40%`, or `step 4 of 10`.
+fn percent_in_words(message: &str) -> Option<f64> {
+    let words: Vec<&str> = message.split_whitespace().collect();
+    let number = |word: &str| word.trim_end_matches([',', '.', ';', ')']).parse::<f64>().ok();
+    let direct =
+        words.iter().find_map(|word| number(word.trim_end_matches(')').strip_suffix('%')?));
+    let counted = || {
+        words.windows(3).find_map(|three| match three {
+            [past, "of", all] => Some((number(past)?, number(all)?)),
+            _ => None,
+        })
+    };
+    let percent = direct.or_else(|| counted().map(|(past, all)| past / all * 100.0))?;
+    (0.0..=100.0).contains(&percent).then_some(percent)
 }
 
 /// The API that declared the metadata's type: `google.cloud.deploy.v1.OperationMetadata`.
@@ -221,6 +243,22 @@ mod tests {
             json!({"name": "o", "metadata": {"progressPercent": 250, "createTime": "yesterday"}}),
             ["o", "", "", "RUNNING", "100%", "", ""],
         );
+    }
+
+    #[test]
+    fn progress_is_found_in_words() {
+        for (message, percent) in [
+            ("step 4 of 20", Some(20.0)),
+            ("copied 3 of 4, 1 to go", Some(75.0)),
+            ("at 40% (step 1 of 2)", Some(40.0)),
+            ("done (12.5%)", Some(12.5)),
+            ("one of them", None),
+            ("5 of 0", None),
+            ("9 of 3", None),
+            ("", None),
+        ] {
+            assert_eq!(percent_in_words(message), percent, "{message}");
+        }
     }
 
     #[test]

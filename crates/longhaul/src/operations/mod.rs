@@ -120,9 +120,12 @@ fn report(waited: &[wait::Waited], format: Format) -> Result<Exit, Failure> {
         Format::Json => output::json(&show::array(seen.iter().map(|(one, _)| *one)))?,
         Format::Yaml => output::yaml(&show::array(seen.iter().map(|(one, _)| *one)))?,
         Format::Name => seen.iter().map(|(one, _)| format!("{}\n", one.name())).collect(),
-        Format::Table => {
-            seen.iter().map(|(one, api)| show::ending(&Facts::of(one, *api))).collect()
-        }
+        // What goes on has been told of beside the result.
+        Format::Table => seen
+            .iter()
+            .filter(|(one, _)| one.done())
+            .map(|(one, api)| show::ending(&Facts::of(one, *api)))
+            .collect(),
     };
     output::print(&text)?;
     Ok(exit)

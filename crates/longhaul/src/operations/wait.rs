@@ -15,7 +15,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::printable;
 
 /// Longest interval between two polls: a person is waiting.
-const POLL_EVERY_MAX: Duration = Duration::from_secs(5);
+const POLL_EVERY_MAX: Duration = Duration::from_secs(2);
 
 /// One operation that was waited for.
 pub struct Waited {
@@ -53,7 +53,11 @@ pub async fn until_done(named: &[Named], how: &WaitHow) -> Vec<Waited> {
             let choice = tokio::select! {
                 _ = &mut waits => break false,
                 choice = &mut choose => choice,
-                _ = tokio::signal::ctrl_c() => Choice::Detach,
+                _ = tokio::signal::ctrl_c() => {
+                    // The question stands on the line; the answer begins its own.
+                    let _ = writeln!(std::io::stderr());
+                    Choice::Detach
+                }
             };
             match choice {
                 Choice::Detach => break true,
@@ -117,11 +121,11 @@ impl Progress {
 
     fn show(&self, one: &Named) -> Shown {
         let bar = self.bars.add(ProgressBar::new(100));
-        let id = one.name.rsplit('/').next().unwrap_or(&one.name);
+        let id = printable(one.name.rsplit('/').next().unwrap_or(&one.name));
+        bar.set_message(id.clone());
         bar.set_style(spinner());
-        bar.set_prefix(printable(id));
         bar.enable_steady_tick(Duration::from_millis(120));
-        Shown { bar, lines: self.lines, said: String::new(), last: None, error: None }
+        Shown { bar, id, lines: self.lines, said: String::new(), last: None, error: None }
     }
 
     fn hide(&self) {
@@ -141,11 +145,11 @@ impl Progress {
 
 /// Before the first percentage.
 fn spinner() -> ProgressStyle {
-    style("{spinner} {prefix}  {msg}  {elapsed}")
+    style("{spinner} {elapsed:>4}  {wide_msg}")
 }
 
 fn bar() -> ProgressStyle {
-    style("{spinner} {prefix}  {wide_bar}  {percent:>3}%  {msg}  {elapsed}").progress_chars("=> ")
+    style("{spinner} {elapsed:>4}  [{bar:24}] {percent:>3}%  {wide_msg}").progress_chars("=> ")
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -155,6 +159,7 @@ fn style(template: &str) -> ProgressStyle {
 /// One operation on the screen.
 struct Shown {
     bar: ProgressBar,
+    id: String,
     lines: bool,
     said: String,
     last: Option<Operation>,
@@ -166,8 +171,10 @@ impl Shown {
         let facts = Facts::of(operation, api);
         let state = facts.state.name().to_lowercase();
         let message = match facts.message.as_str() {
-            "" => state,
-            message => format!("{state}, {}", printable(message)),
+            message if !message.is_empty() && !facts.state.done() => {
+                format!("{state}, {}", printable(message))
+            }
+            _ => state,
         };
         if let Some(percent) = facts.percent {
             self.bar.set_style(bar());
@@ -178,7 +185,7 @@ impl Shown {
             let _ = writeln!(std::io::stderr(), "{}: {message}", printable(&facts.name));
             self.said.clone_from(&message);
         }
-        self.bar.set_message(message);
+        self.bar.set_message(format!("{message}  {}", self.id));
         self.last = Some(operation.clone());
     }
 
