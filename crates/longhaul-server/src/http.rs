@@ -170,7 +170,7 @@ impl Exchange {
     }
 
     /// Settles which API is meant, and whether that is known: among several the operation itself decides,
-    /// and a list or a start cannot.
+    /// a list or a start only when the program that sent it is known to talk to one API.
     async fn choose(
         &mut self,
         mut candidates: Vec<Candidate>,
@@ -180,13 +180,17 @@ impl Exchange {
                 MethodKind::Operations(verb) => *verb != OperationsVerb::List,
                 MethodKind::Start(_) | MethodKind::Native | MethodKind::Other => false,
             });
-            if !by_operation {
+            let index = if by_operation {
+                let Some(index) = self.owner(&candidates).await? else {
+                    let (api, call) = candidates.swap_remove(0);
+                    return Ok((api, call, false));
+                };
+                index
+            } else {
+                let agent = self.header("user-agent");
+                let told = candidates.iter().position(|(api, _)| apis::is_gcloud_of(api, agent));
                 let apis: Vec<_> = candidates.iter().map(|(api, _)| api).collect();
-                return Err(apis::ambiguous(&apis));
-            }
-            let Some(index) = self.owner(&candidates).await? else {
-                let (api, call) = candidates.swap_remove(0);
-                return Ok((api, call, false));
+                told.ok_or_else(|| apis::ambiguous(&apis))?
             };
             candidates.swap(0, index);
         }
@@ -239,13 +243,11 @@ impl Exchange {
     }
 
     fn caller(&self) -> Caller {
-        let header =
-            |name: &str| self.parts.headers.get(name).and_then(|value| value.to_str().ok());
-        Caller {
-            edge: Edge::Json,
-            deadline: None,
-            traceparent: header("traceparent").unwrap_or_default().into(),
-        }
+        Caller { edge: Edge::Json, deadline: None, traceparent: self.header("traceparent").into() }
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
     fn render(

@@ -195,6 +195,25 @@ pub fn ambiguous(apis: &[&Arc<Api>]) -> Error {
     .with("apis", list)
 }
 
+/// Whether the `User-Agent` of a gcloud command belongs to one of an API's command groups.
+///
+/// gcloud writes `command/gcloud.gemini.operations.list` there, with `alpha` or `beta` before the group
+/// in those tracks. Any other program's text says nothing.
+#[must_use]
+pub fn is_gcloud_of(api: &Api, user_agent: &str) -> bool {
+    let Some(command) = user_agent.split(' ').find_map(|part| part.strip_prefix("command/gcloud."))
+    else {
+        return false;
+    };
+    let command =
+        command.strip_prefix("alpha.").or_else(|| command.strip_prefix("beta.")).unwrap_or(command);
+    api.settings().gcloud_groups.iter().any(|group| {
+        command
+            .strip_prefix(group.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
+}
+
 /// Whether a host is a regional, mTLS or local form of an API's name.
 fn is_form_of(host: &str, name: &str) -> bool {
     let name = name.to_ascii_lowercase();

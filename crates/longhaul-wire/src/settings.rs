@@ -23,6 +23,9 @@ pub struct Settings {
     pub prefix: Option<String>,
     /// Hosts that mean this API beside its name and the regional and mTLS forms of it, without port.
     pub hosts: Vec<String>,
+    /// Command groups of gcloud that talk to this API, such as `gemini` or `storage.batch-operations`:
+    /// gcloud names its command in `User-Agent`, and that tells lists of several APIs on one port apart.
+    pub gcloud_groups: Vec<String>,
     /// `api_version` in metadata. Default: the version in the package's name, or empty.
     pub api_version: Option<String>,
     /// The Operations service.

@@ -381,3 +381,25 @@ fn metadata_fields_have_the_numbers_of_the_contract() {
         }
     }
 }
+
+#[test]
+fn gcloud_tells_by_its_command_which_api_a_list_is_for() {
+    let agent = |command: &str| format!("google-cloud-sdk gcloud/528.0.0 command/{command} x/y");
+    let check = |name: &str, command: &str, want: bool| {
+        let api = longhaul_wire::bundled::load(name).unwrap();
+        assert_eq!(
+            longhaul_wire::apis::is_gcloud_of(&api, &agent(command)),
+            want,
+            "{name} {command}"
+        );
+    };
+    check("cloudaicompanion", "gcloud.gemini.operations.list", true);
+    check("cloudaicompanion", "gcloud.beta.gemini.operations.list", true);
+    check("cloudaicompanion", "gcloud.geminis.list", false);
+    check("clouddeploy", "gcloud.gemini.operations.list", false);
+    check("clouddeploy", "gcloud.deploy.apply", true);
+    check("storagebatchoperations", "gcloud.storage.batch-operations.jobs.list", true);
+    check("storagebatchoperations", "gcloud.storage.buckets.list", false);
+    let api = longhaul_wire::bundled::load("dataproc").unwrap();
+    assert!(!longhaul_wire::apis::is_gcloud_of(&api, "curl/8 command gcloud.dataproc"));
+}
