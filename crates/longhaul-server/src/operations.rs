@@ -134,7 +134,9 @@ impl Operations {
                 parent: parent.clone(),
                 after,
                 done: filter.done_hint(),
-                limit: (page_size + 1 - operations.len()).max(chunk),
+                limit: (page_size + 1 - operations.len())
+                    .max(chunk)
+                    .min(self.limits.list_scan_max.saturating_sub(scanned).max(1)),
             };
             let asked = query.limit;
             let rows = self.store.list(query).await?;
