@@ -3,15 +3,18 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use longhaul_wire::v1::Effects;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::harness::client::{List, Wire};
 use crate::harness::process::Process;
 use crate::harness::samples::{ALL, Asked};
-use crate::harness::{Client, Failure, Seen, soon};
+use crate::harness::{Claim, Client, Failure, Say, Seen, Worker, soon};
 
 const CLIENTS: usize = 8;
+/// A lease that outlasts every test.
+const LONG: Duration = Duration::from_secs(600);
 /// After how many acknowledged calls of a round the server is killed: once for each.
 const MOMENTS: [usize; 24] =
     [1, 2, 3, 5, 8, 9, 10, 12, 14, 17, 20, 23, 26, 29, 33, 37, 41, 47, 53, 59, 67, 73, 83, 97];
@@ -185,5 +188,109 @@ async fn termination_answers_what_is_held_and_exits_with_0() {
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     if let Ok(seen) = soon("the wait", wait).await.unwrap() {
         seen.is_running();
+    }
+}
+
+/// A server without a practice worker, whose leases last a second.
+async fn serve(folder: &TempDir) -> Process {
+    let data = folder.path().join("data");
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\ndata = {:?}\n[workers]\nlease = \"1s\"\n",
+        data.display().to_string()
+    );
+    Process::serve(&text).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_and_cancels_survive_kill_9_and_come_to_their_end() {
+    let folder = TempDir::new().unwrap();
+    let process = serve(&folder).await;
+    let (before, worker) = (client(0, &process), Worker::new(process.address, Wire::Http, "w"));
+    let claimed = async |id: &str, lease| {
+        let name = before.start(id).await.name;
+        worker.claim_for(&name, lease).await
+    };
+    let finishing = claimed("finishing", Some(LONG)).await;
+    let stopping = claimed("stopping", Some(LONG)).await;
+    let silent = claimed("silent", None).await;
+    let taken_over = claimed("taken-over", None).await;
+    before.cancel(&stopping.operation).await;
+    before.cancel(&silent.operation).await;
+    process.kill().await;
+
+    let process = serve(&folder).await;
+    let (after, worker) = (client(0, &process), Worker::new(process.address, Wire::Grpc, "w"));
+    worker.report(stopping.item(Say::Alive)).await.wants("CANCEL");
+    worker.report(stopping.item(Say::Stopped(Effects::None))).await.wants("STOP");
+    after.get(&stopping.operation).await.is_cancelled();
+    worker.report(finishing.item(Say::Success(after.sample.response()))).await.wants("STOP");
+    assert!(after.get(&finishing.operation).await.response.is_some());
+    // Nobody speaks for this one any more: the cancel is carried out when its lease is over.
+    let waiting = Client::new(process.address, Wire::Grpc, after.sample, &*after.project);
+    waiting.done(&silent.operation).await.is_cancelled();
+    let again = worker.claim(&taken_over.operation).await;
+    assert!(again.epoch > taken_over.epoch, "{again:?}");
+    let late = taken_over.item(Say::Success(after.sample.response()));
+    worker.report(late).await.refused_as("LEASE_LOST");
+    assert_eq!(process.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_end_that_a_worker_was_told_of_is_lost_by_kill_9() {
+    let folder = TempDir::new().unwrap();
+    let mut process = serve(&folder).await;
+    for moment in [1, 4, 9, 16, 25, 36] {
+        let (ends, mut enough) = watch::channel(0);
+        let workers = (0..4).map(|number| {
+            let client = client(number, &process);
+            let worker = Worker::new(process.address, client.wire, format!("w{number}"));
+            tokio::spawn(work_until_killed(client, worker, ends.clone()))
+        });
+        let workers: Vec<_> = workers.collect();
+        soon("enough ends", enough.wait_for(|ends| *ends >= moment)).await.unwrap();
+        process.kill().await;
+        process = serve(&folder).await;
+        for (number, ended) in workers.into_iter().enumerate() {
+            let client = client(number, &process);
+            for (name, response) in soon("the broken line", ended).await.unwrap() {
+                let found = client.get(&name).await;
+                let kept = if response { found.response.is_some() } else { found.code == Some(9) };
+                assert!(kept, "an acknowledged end is gone: {found:?}");
+            }
+        }
+    }
+    assert_eq!(process.terminate().await, Some(0));
+}
+
+/// Starts, claims and ends operations until the line breaks: every other one well. Returns the names
+/// of those whose end was acknowledged, and whether it was a good one.
+async fn work_until_killed(
+    client: Client,
+    worker: Worker,
+    ends: watch::Sender<usize>,
+) -> Vec<(String, bool)> {
+    let (mut acknowledged, mut well) = (Vec::new(), false);
+    let claim = Claim { max: 1, queues: vec![client.sample.prefix.into()], ..Claim::default() };
+    loop {
+        if let Err(failure) = client.try_start(Asked { id: "a", ..Asked::default() }).await {
+            is_broken_line(&failure);
+            return acknowledged;
+        }
+        let Ok(claimed) = worker.try_claim(&claim).await else { return acknowledged };
+        for held in claimed {
+            well = !well;
+            let say = match well {
+                true => Say::Success(client.sample.response()),
+                false => Say::Failure(9, "no".into(), false),
+            };
+            let Ok(verdicts) = worker.try_report(vec![held.item(say)], Duration::ZERO).await else {
+                return acknowledged;
+            };
+            // After a restart a lease of before may have run out meanwhile; that is a refusal.
+            if verdicts[0].refused.is_none() {
+                acknowledged.push((held.operation, well));
+                ends.send_modify(|ends| *ends += 1);
+            }
+        }
     }
 }

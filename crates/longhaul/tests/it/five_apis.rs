@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::harness::client::Wire;
-use crate::harness::samples::{ALL, CAS, DEPLOY};
-use crate::harness::{Ask, Kept, Say, Server, everywhere, over_both_wires};
+use crate::harness::samples::{ALL, BATCH, CAS, DATAPROC, DEPLOY};
+use crate::harness::{Ask, Client, Kept, Say, Seen, Server, Worker, everywhere, over_both_wires};
 use longhaul_wire::v1::Effects;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +58,7 @@ async fn cancel_takes_nothing_or_an_empty_object_and_answers_one() {
     let server = Server::start(Kept::InMemory).await;
     let json = ("content-type", "application/json");
     for sample in ALL {
-        let place = crate::harness::client::Client::new(server.address, Wire::Http, sample, "p");
+        let place = Client::new(server.address, Wire::Http, sample, "p");
         let started = place.start("a").await;
         let path = format!("/v1/{}:cancel", started.name);
         let ask = || Ask::post(&path).host(sample.host);
@@ -92,7 +92,7 @@ async fn cancel_with_any_other_body_is_refused_and_changes_nothing() {
         "\u{0}",
     ];
     for sample in ALL {
-        let client = crate::harness::client::Client::new(server.address, Wire::Http, sample, "p");
+        let client = Client::new(server.address, Wire::Http, sample, "p");
         let started = client.start("a").await;
         for body in bodies {
             let ask = Ask::post(format!("/v1/{}:cancel", started.name)).host(sample.host);
@@ -158,4 +158,48 @@ async fn one_api_does_not_see_the_operations_of_another() {
         assert_eq!(cas.get(&other.name).await, other);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dataproc_tells_its_state_in_its_own_words() {
+    let server = Server::start(Kept::OnDisk).await;
+    let client = Client::new(server.address, Wire::Http, &DATAPROC, "p");
+    let worker = Worker::new(server.address, Wire::Http, "w");
+    let started = client.start("one").await;
+    let state = |seen: &Seen| seen.json()["metadata"]["status"]["state"].clone();
+    assert_eq!(state(&started), "PENDING");
+    assert_eq!(started.json()["metadata"]["clusterName"], "one");
+    assert_eq!(started.json()["metadata"]["operationType"], "CREATE");
+    let held = worker.claim(&started.name).await;
+    assert_eq!(state(&client.get(&started.name).await), "RUNNING");
+    client.cancel(&started.name).await;
+    assert_eq!(state(&client.get(&started.name).await), "RUNNING");
+    worker.report(held.item(Say::Stopped(Effects::None))).await.wants("STOP");
+    let ended = client.get(&started.name).await;
+    assert_eq!(state(ended.is_cancelled()), "DONE");
+    let history = &ended.json()["metadata"]["statusHistory"];
+    let states: Vec<_> =
+        history.as_array().unwrap().iter().map(|earlier| earlier["state"].clone()).collect();
+    assert_eq!(states, ["PENDING", "RUNNING"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_batch_operations_keeps_its_job_true() {
+    let server = Server::start(Kept::InMemory).await;
+    let client = Client::new(server.address, Wire::Http, &BATCH, "p");
+    let worker = Worker::new(server.address, Wire::Http, "w");
+    let started = client.start("one").await;
+    let metadata = |seen: &Seen| seen.json()["metadata"].clone();
+    assert_eq!(metadata(&started)["operation"], started.name);
+    assert_eq!(metadata(&started)["job"]["name"], "projects/p/locations/here/jobs/one");
+    assert_eq!(metadata(&started)["job"]["state"], "QUEUED");
+    let held = worker.claim(&started.name).await;
+    assert_eq!(metadata(&client.get(&started.name).await)["job"]["state"], "RUNNING");
+    client.cancel(&started.name).await;
+    worker.report(held.item(Say::Stopped(Effects::None))).await.wants("STOP");
+    let ended = client.get(&started.name).await;
+    assert_eq!(metadata(ended.is_cancelled())["job"]["state"], "CANCELED");
+    assert!(metadata(&ended)["endTime"].is_string());
+    server.stop().await;
 }

@@ -39,6 +39,10 @@ async fn an_unknown_path_is_404_in_googles_envelope() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declared_method_that_starts_nothing_is_501() {
     let server = Server::start(Kept::InMemory).await;
+    let rollout = "/v1/projects/p/locations/l/deliveryPipelines/d/releases/r/rollouts/o:cancel";
+    let failure = Ask::post(rollout).host(DEPLOY.host).body("{}").send(server.address).await;
+    // Not an operation, though the verb is the same.
+    failure.failure(501).is("UNIMPLEMENTED", "METHOD_UNIMPLEMENTED");
     let paths = [
         (&DEPLOY, "/v1/projects/p/locations/l/targets"),
         (&DEPLOY, "/v1/projects/p/locations/l/targets/t"),
@@ -193,15 +197,6 @@ async fn a_request_as_curl_sends_it_without_a_body_is_enough_to_cancel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_answer() {
-    let server = Server::start(Kept::OnDisk).await;
-    for path in ["/livez", "/readyz", "/healthz"] {
-        assert_eq!(Ask::get(path).send(server.address).await.code, 200, "{path}");
-    }
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn errors_have_the_same_reason_on_both_wires() {
     let server = Server::start(Kept::InMemory).await;
     let over = |wire| Client::new(server.address, wire, &DEPLOY, "p");
@@ -215,5 +210,59 @@ async fn errors_have_the_same_reason_on_both_wires() {
             assert_eq!(by_grpc, by_http);
         }
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_come_in_their_order() {
+    let server = Server::start(Kept::InMemory).await;
+    let send = |ask: Ask| ask.host(DEPLOY.host).body("garbage").send(server.address);
+    let gone = "/v1/projects/p/locations/l/operations/gone";
+    // Path before body, body before existence.
+    send(Ask::post("/v1/nothing")).await.failure(404).is("NOT_FOUND", "METHOD_NOT_FOUND");
+    let failure = send(Ask::post(format!("{gone}:cancel"))).await.failure(400);
+    assert_eq!(failure.code, "INVALID_ARGUMENT");
+    let ask = Ask::get(format!("{gone}?alt=nonsense")).host(DEPLOY.host).send(server.address);
+    ask.await.failure(400).is("INVALID_ARGUMENT", "SYSTEM_PARAMETER_UNSUPPORTED");
+    let ask = Ask::get(format!("{gone}?colour=red")).host(DEPLOY.host).send(server.address);
+    ask.await.failure(400).is("INVALID_ARGUMENT", "UNKNOWN_FIELD");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_are_compressed_where_that_is_asked_for() {
+    let server = Server::start(Kept::InMemory).await;
+    let client = Client::new(server.address, Wire::Http, &DEPLOY, "p");
+    for number in 0..10 {
+        client.start(&format!("a{number}")).await;
+    }
+    let list = || Ask::get(DEPLOY.list_path(&client.parent())).host(DEPLOY.host);
+    let plain = list().send(server.address).await;
+    assert!(!plain.headers.contains_key("content-encoding"));
+    let packed = list().header("accept-encoding", "gzip, deflate").send(server.address).await;
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    assert!(packed.body.len() < plain.body.len() / 2 && packed.body.starts_with(b"\x1f\x8b"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_serves_many_requests_even_after_errors() {
+    let server = Server::start(Kept::InMemory).await;
+    let ask = |path: &str, more: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{more}\r\n", DEPLOY.host)
+    };
+    let requests = [
+        ask("/v1/projects/p/locations/l/operations", ""),
+        ask("/nothing", ""),
+        ask("/v1/projects/p/locations/l/operations/gone", ""),
+        ask("/livez", "Connection: close\r\n"),
+    ];
+    let answer = exchange_bytes(server.address, requests.concat().as_bytes()).await;
+    let answer = String::from_utf8(answer).unwrap();
+    let codes: Vec<_> = answer
+        .match_indices("HTTP/1.1 ")
+        .map(|(at, start)| &answer[at + start.len()..at + start.len() + 3])
+        .collect();
+    assert_eq!(codes, ["200", "404", "404", "200"], "{answer}");
     server.stop().await;
 }

@@ -324,3 +324,33 @@ async fn snake_case_and_plus_for_space_are_understood() {
     }
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_found_nothing_yet_still_leads_on() {
+    for kept in [Kept::InMemory, Kept::OnDisk] {
+        let server = Server::with(kept, |config| config.limits.list_scan_max = 3).await;
+        for wire in [Wire::Http, Wire::Grpc] {
+            let client =
+                Client::new(server.address, wire, &DEPLOY, format!("{wire:?}").to_lowercase());
+            let wanted = client.start("wanted").await.name;
+            for number in 0..10 {
+                client.start(&format!("a{number}")).await;
+            }
+            let (mut found, mut pages, mut token) = (Vec::new(), 0, String::new());
+            loop {
+                let asked = page("metadata.target=\"*/wanted\"", 2, &token);
+                let page = client.try_list(&asked).await.unwrap();
+                found.extend(page.operations.into_iter().map(|seen| seen.name));
+                pages += 1;
+                token = page.next;
+                if token.is_empty() {
+                    break;
+                }
+                assert!(pages < 20, "a list must come to its end");
+            }
+            assert_eq!(found, [wanted]);
+            assert!(pages > 2, "{pages}");
+        }
+        server.stop().await;
+    }
+}

@@ -11,16 +11,19 @@
     reason = "a failed expectation ends the test; real time is what it measures"
 )]
 
+mod all_methods;
 mod cancels;
 mod crashes;
 mod deletes;
 mod five_apis;
 mod harness;
+mod hostile;
 mod http_edge;
 mod leases;
 mod limits;
 mod lists;
 mod own_api;
+mod probes;
 mod reports;
 mod starts;
 mod stops;

@@ -274,3 +274,24 @@ async fn its_workers_claim_from_its_own_queue() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_done_operation_is_forgotten_after_its_retention() {
+    Acme::everywhere(async |acme| {
+        let (kept, short) = (acme.start("transcode").await, acme.start("publish").await);
+        let held = acme.worker.claim(&short).await;
+        let nothing = Say::Success(Typed::empty("google.protobuf.Empty"));
+        acme.worker.report(held.item(nothing)).await.wants("STOP");
+        assert!(acme.get(&short).await.done);
+        // The second of retention passes while this waits.
+        acme.wait(&kept, &json!({ "timeout": "1.3s" })).await.is_running();
+        acme.get_failure(&short).await;
+        let list = acme.send(Ask::get("/v1/projects/p/operations?pageSize=1000")).await.ok();
+        let operations = list["operations"].as_array().cloned().unwrap_or_default();
+        assert!(operations.iter().all(|operation| operation["name"] != *short));
+        assert!(operations.iter().any(|operation| operation["name"] == *kept));
+        acme.cancel(&short).await.failure(404).is("NOT_FOUND", "OPERATION_NOT_FOUND");
+        acme.cancel(&kept).await.empty_object();
+    })
+    .await;
+}

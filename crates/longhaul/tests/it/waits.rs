@@ -107,6 +107,20 @@ async fn a_negative_timeout_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wait_is_never_longer_than_the_servers_limit() {
+    let most = Duration::from_millis(200);
+    let server = Server::with(Kept::InMemory, |config| config.limits.wait_max = most).await;
+    let client = Client::new(server.address, Wire::Grpc, &DEPLOY, "p");
+    let name = client.start("a").await.name;
+    for timeout in [None, Some(Duration::from_secs(600))] {
+        let before = Instant::now();
+        client.try_wait(&name, timeout, None).await.unwrap().is_running();
+        assert!(before.elapsed() >= most, "{:?}", before.elapsed());
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wait_beyond_the_limit_of_held_calls_answers_at_once() {
     let server = Server::with(Kept::InMemory, |config| config.limits.held_calls_max = 0).await;
     let client = Client::new(server.address, Wire::Grpc, &DEPLOY, "p");

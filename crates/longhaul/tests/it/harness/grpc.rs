@@ -61,6 +61,25 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Sends one message as a stream and collects what is streamed back.
+    pub async fn stream(&self, path: &str, message: Bytes) -> Result<Vec<Bytes>, Failure> {
+        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        client.ready().await.map_err(|error| Failure::unreachable(&error.to_string()))?;
+        let request = Request::new(tokio_stream::once(message));
+        let path = PathAndQuery::try_from(path).unwrap();
+        let answer = client.streaming(request, path, BytesCodec).await;
+        let mut answers = answer.map_err(|status| Failure::from_status(&status))?.into_inner();
+        let mut messages = Vec::new();
+        while let Some(next) =
+            answers.message().await.map_err(|status| Failure::from_status(&status))?
+        {
+            messages.push(next);
+        }
+        Ok(messages)
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 struct BytesCodec;
 
