@@ -216,3 +216,6 @@ fn is_number(kind: Kind) -> bool {
         Kind::Single(_) => true,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,13 +144,13 @@ fn percent(metadata: &Value) -> Option<f64> {
 
 /// Progress that an API without a field for it puts into words: `40%`, or `step 4 of 10`.
 fn percent_in_words(message: &str) -> Option<f64> {
-    let words: Vec<&str> = message.split_whitespace().collect();
-    let number = |word: &str| word.trim_end_matches([',', '.', ';', ')']).parse::<f64>().ok();
-    let direct =
-        words.iter().find_map(|word| number(word.trim_end_matches(')').strip_suffix('%')?));
+    let bare = |word: &'_ str| word.trim_matches(['(', ')', ',', '.', ';', ':']).to_owned();
+    let words: Vec<String> = message.split_whitespace().map(bare).collect();
+    let number = |word: &str| word.parse::<f64>().ok();
+    let direct = words.iter().find_map(|word| number(word.strip_suffix('%')?));
     let counted = || {
         words.windows(3).find_map(|three| match three {
-            [past, "of", all] => Some((number(past)?, number(all)?)),
+            [past, of, all] if of == "of" => Some((number(past)?, number(all)?)),
             _ => None,
         })
     };
