@@ -61,8 +61,6 @@ pub struct Operations {
     pub print_defaults: bool,
     /// What JSON shows of an operation's `error.details`. gRPC always shows all.
     pub error_details_in_json: ErrorDetails,
-    /// Whether a list may ask for partial success.
-    pub partial_success: bool,
 }
 
 impl Default for Operations {
@@ -77,7 +75,6 @@ impl Default for Operations {
             page_size_max: 1000,
             print_defaults: false,
             error_details_in_json: ErrorDetails::Declared,
-            partial_success: false,
         }
     }
 }
