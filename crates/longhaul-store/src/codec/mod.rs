@@ -11,6 +11,7 @@ mod record;
 use std::fmt;
 
 pub(crate) use event::{decode_events, encode_events};
+pub(crate) use parts::empty;
 pub(crate) use record::{Columns, decode_operation, encode_operation};
 
 /// The version byte that this program writes; it reads all up to it.

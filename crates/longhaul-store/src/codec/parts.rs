@@ -1,6 +1,6 @@
 //! The pieces that records and events share: payloads, statuses, leases, moments, small enums.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use longhaul_core::{Cause, Code, Effects, Lease, Outcome, Payload, Status, Timestamp};
@@ -141,7 +141,13 @@ pub(super) fn text(text: &str) -> Option<&str> {
 }
 
 pub(super) fn shared(text: Option<&str>) -> Arc<str> {
-    text.unwrap_or_default().into()
+    text.map_or_else(empty, Into::into)
+}
+
+/// The empty text, one for all.
+pub(crate) fn empty() -> Arc<str> {
+    static EMPTY: LazyLock<Arc<str>> = LazyLock::new(Arc::default);
+    EMPTY.clone()
 }
 
 /// Small enums and their stored numbers, both ways, each number once.

@@ -5,9 +5,11 @@
 //! through connections of their own. The folder belongs to one server at a time.
 
 mod batch;
+mod cache;
 mod checkpoint;
 mod faults;
 mod folder;
+mod lists;
 mod open;
 mod plan;
 mod queue;
@@ -104,7 +106,7 @@ impl Options {
         Self {
             folder: folder.into(),
             durability: Durability::Strict,
-            cache_bytes: 64 << 20,
+            cache_bytes: 32 << 20,
             queue_max: 8_192,
             queue_reserve: 1_024,
             batch_max: 1_024,

@@ -16,7 +16,7 @@ use crate::Cursor;
 use crate::schema::{FORMAT_VERSION, MetaKey, Table};
 
 /// KiB of pages that the writing connection keeps.
-const WRITER_CACHE_KIB: i64 = 16 << 10;
+const WRITER_CACHE_KIB: i64 = 8 << 10;
 
 /// KiB of pages that each reading connection keeps; the operating system keeps the rest.
 const READER_CACHE_KIB: i64 = 2 << 10;
