@@ -386,7 +386,7 @@ fn metadata_fields_have_the_numbers_of_the_contract() {
 fn gcloud_tells_by_its_command_which_api_a_list_is_for() {
     let agent = |command: &str| format!("google-cloud-sdk gcloud/528.0.0 command/{command} x/y");
     let check = |name: &str, command: &str, want: bool| {
-        let api = longhaul_wire::bundled::load(name).unwrap();
+        let api = bundled::load(name).unwrap();
         assert_eq!(
             longhaul_wire::apis::is_gcloud_of(&api, &agent(command)),
             want,
@@ -400,6 +400,6 @@ fn gcloud_tells_by_its_command_which_api_a_list_is_for() {
     check("clouddeploy", "gcloud.deploy.apply", true);
     check("storagebatchoperations", "gcloud.storage.batch-operations.jobs.list", true);
     check("storagebatchoperations", "gcloud.storage.buckets.list", false);
-    let api = longhaul_wire::bundled::load("dataproc").unwrap();
+    let api = bundled::load("dataproc").unwrap();
     assert!(!longhaul_wire::apis::is_gcloud_of(&api, "curl/8 command gcloud.dataproc"));
 }
