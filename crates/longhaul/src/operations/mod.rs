@@ -130,3 +130,6 @@ fn report(waited: &[wait::Waited], format: Format) -> Result<Exit, Failure> {
     output::print(&text)?;
     Ok(exit)
 }
+
+#[cfg(test)]
+mod tests;
