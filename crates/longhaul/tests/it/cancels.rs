@@ -35,6 +35,23 @@ async fn peers_08_queued_and_cancelled_never_starts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn peers_07_done_comes_only_after_the_worker_has_stopped() {
+    everywhere(async |place| {
+        let (client, worker) = (place.client(), place.worker());
+        let name = client.start("a").await.name;
+        let held = worker.claim(&name).await;
+        client.cancel(&name).await;
+        let moment = Some(std::time::Duration::from_millis(100));
+        client.try_wait(&name, moment, None).await.unwrap().is_running();
+        worker.report(held.item(Say::Alive)).await.wants("CANCEL");
+        client.get(&name).await.is_running();
+        worker.report(held.item(Say::Stopped(Effects::Partial))).await.wants("STOP");
+        client.get(&name).await.is_cancelled();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn peers_18_repeat_cancel_is_ok() {
     everywhere(async |place| {
         let (client, worker) = (place.client(), place.worker());
@@ -204,6 +221,30 @@ async fn a_gate_is_closed_by_a_cancel_and_open_without_one() {
         assert!(verdict.gate_passed && verdict.refused.is_none(), "once passed it stays open");
         worker.report(held.item(Say::Success(DEPLOY.response()))).await.wants("STOP");
         assert!(client.get(&gate_first).await.response.is_some());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_and_a_cancel_at_once_are_never_both() {
+    everywhere(async |place| {
+        for round in 0..20 {
+            let (client, worker) = (place.client(), place.worker());
+            let name = client.start(&format!("a{round}")).await.name;
+            let held = worker.claim(&name).await;
+            let (cancelled, verdict) =
+                tokio::join!(client.try_cancel(&name), worker.report(held.item(Say::Gate)));
+            assert_eq!(cancelled, Ok(()));
+            if verdict.gate_passed {
+                assert_eq!(verdict.refused, None);
+                worker.report(held.item(Say::Success(DEPLOY.response()))).await.wants("STOP");
+                assert!(client.get(&name).await.response.is_some());
+            } else {
+                verdict.refused_as("GATE_CLOSED");
+                worker.report(held.item(Say::Stopped(Effects::None))).await.wants("STOP");
+                client.get(&name).await.is_cancelled();
+            }
+        }
     })
     .await;
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::harness::client::Wire;
 use crate::harness::grpc::Connection;
 use crate::harness::http::{exchange_bytes, exchange_last_bytes};
-use crate::harness::samples::{ALL, DATAPROC, DEPLOY};
+use crate::harness::samples::{ALL, Asked, DATAPROC, DEPLOY};
 use crate::harness::{Ask, Client, Kept, Server};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,5 +264,41 @@ async fn one_connection_serves_many_requests_even_after_errors() {
         .map(|(at, start)| &answer[at + start.len()..at + start.len() + 3])
         .collect();
     assert_eq!(codes, ["200", "404", "404", "200"], "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_travels_over_http_2_as_well() {
+    let server = Server::start(Kept::InMemory).await;
+    for sample in ALL {
+        let asked = Asked { id: "a", ..Asked::default() };
+        let start = Ask::post_json(sample.start_path("p", asked), &sample.start_body("p", asked));
+        let started = start.host(sample.host).send_over_http_2(server.address).await.ok();
+        let path = format!("/v1/{}", started["name"].as_str().unwrap());
+        let cancel = Ask::post(format!("{path}:cancel")).host(sample.host);
+        cancel.send_over_http_2(server.address).await.empty_object();
+        let list = Ask::get(sample.list_path(&sample.parent("p"))).host(sample.host);
+        let listed = list.send_over_http_2(server.address).await.ok();
+        assert_eq!(listed["operations"][0]["error"]["code"], 1, "{listed}");
+        let gone = Ask::get(format!("{path}x")).host(sample.host);
+        let failure = gone.send_over_http_2(server.address).await.failure(404);
+        failure.is("NOT_FOUND", "OPERATION_NOT_FOUND");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_may_stand_in_the_request_line() {
+    let server = Server::start(Kept::InMemory).await;
+    let name = Client::new(server.address, Wire::Http, &DEPLOY, "p").start("a").await.name;
+    let request = format!(
+        "GET http://{}{} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        DEPLOY.host,
+        DEPLOY.list_path(&DEPLOY.parent("p")),
+        DEPLOY.host,
+    );
+    let answer = exchange_bytes(server.address, request.as_bytes()).await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(&name), "{answer}");
     server.stop().await;
 }

@@ -10,7 +10,7 @@ use crate::harness::{Claim, Item, Say, everywhere, over_both_wires, soon};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stale_epoch_is_refused_and_changes_nothing() {
+async fn peers_13_a_stale_epoch_is_refused_and_changes_nothing() {
     everywhere(async |place| {
         let (client, worker) = (place.client(), place.worker());
         let name = client.start("a").await.name;
@@ -42,7 +42,7 @@ async fn a_stale_epoch_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_released_operation_comes_back_with_its_checkpoint() {
+async fn peers_12_a_release_counts_no_attempt_and_keeps_the_checkpoint() {
     everywhere(async |place| {
         let (client, worker) = (place.client(), place.worker());
         let name = client.start("a").await.name;
@@ -72,6 +72,21 @@ async fn a_lost_worker_is_replaced_and_fenced() {
         client.get(&name).await.is_running();
         worker.report(second.item(Say::Success(DEPLOY.response()))).await.wants("STOP");
         assert!(client.get(&name).await.response.is_some());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_21_the_next_worker_learns_of_work_outside() {
+    everywhere(async |place| {
+        let (client, worker) = (place.client(), place.worker());
+        let name = client.start("a").await.name;
+        let first = worker.claim_for(&name, Some(SECOND)).await;
+        assert_eq!(first.external_ref, "");
+        let external_ref = Some("batch-job-17".to_owned());
+        let item = Item { external_ref, lease: Some(SECOND), ..first.item(Say::Alive) };
+        worker.report(item).await.wants("CONTINUE");
+        assert_eq!(worker.claim(&name).await.external_ref, "batch-job-17");
     })
     .await;
 }

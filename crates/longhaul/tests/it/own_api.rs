@@ -166,7 +166,7 @@ async fn a_late_report_of_the_same_epoch_is_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_operation_is_cleaned_up_by_any_worker() {
+async fn peers_16_any_worker_cleans_up_and_no_cancel_stops_that() {
     Acme::everywhere(async |acme| {
         let name = acme.start("render").await;
         let second = Duration::from_secs(1);

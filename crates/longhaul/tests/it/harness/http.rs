@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::HeaderMap;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -100,6 +100,30 @@ impl Ask {
         let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
         connection.abort();
         Ok(Answer { code: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    /// Sends it over HTTP/2 without a word about it before; the host becomes `:authority`.
+    pub async fn send_over_http_2(self, address: SocketAddr) -> Answer {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        let connection = tokio::spawn(connection);
+        let is_host = |name: &str| name.eq_ignore_ascii_case("host");
+        let host = self.headers.iter().find(|(name, _)| is_host(name));
+        let host = host.map_or_else(|| address.to_string(), |(_, host)| host.clone());
+        let uri = format!("http://{host}{}", self.path);
+        let mut request = hyper::Request::builder().method(self.verb).uri(uri);
+        for (name, value) in self.headers.iter().filter(|(name, _)| !is_host(name)) {
+            request = request.header(*name, value);
+        }
+        let request = request.body(Full::new(self.body)).unwrap();
+        let response = soon("an HTTP/2 answer", sender.send_request(request)).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        connection.abort();
+        Answer { code: parts.status.as_u16(), headers: parts.headers, body }
     }
 
     /// Sends it to a server that must answer.

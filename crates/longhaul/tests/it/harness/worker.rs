@@ -60,6 +60,8 @@ pub struct Held {
     pub cleanup: bool,
     /// Where the last attempt stopped.
     pub checkpoint: Vec<u8>,
+    /// Work outside that an earlier attempt started.
+    pub external_ref: String,
     /// What is wanted.
     pub desired: String,
 }
@@ -97,6 +99,8 @@ pub struct Item {
     pub progress: Option<String>,
     /// Where a later attempt should go on.
     pub checkpoint: Option<Vec<u8>>,
+    /// Work outside, noted before it is started.
+    pub external_ref: Option<String>,
     /// The cancel was heard.
     pub heard: bool,
     /// How long the worker may be silent from now.
@@ -319,6 +323,9 @@ fn item_to_json(item: &Item) -> Value {
     if let Some(checkpoint) = &item.checkpoint {
         json["checkpoint"] = json!(BASE64_STANDARD.encode(checkpoint));
     }
+    if let Some(external_ref) = &item.external_ref {
+        json["externalRef"] = json!(external_ref);
+    }
     match &item.say {
         Say::Alive => {}
         Say::Gate => json["gate"] = json!({}),
@@ -343,6 +350,7 @@ fn item_to_message(item: Item) -> v1::ReportItem {
         metadata: item.metadata.map(any),
         progress: item.progress.map(|message| v1::Progress { message, ..Default::default() }),
         checkpoint: item.checkpoint,
+        external_ref: item.external_ref,
         acknowledge_cancel: item.heard,
         action: match item.say {
             Say::Alive => None,
@@ -358,7 +366,6 @@ fn item_to_message(item: Item) -> v1::ReportItem {
                 Some(Action::Stopped(v1::Stopped { effects, message }))
             }
         },
-        ..Default::default()
     }
 }
 
@@ -373,6 +380,7 @@ fn held_from_json(json: &Value) -> Held {
         attempt: json["attempt"].as_u64().unwrap_or(0) as u32,
         cleanup: json["cleanup"] == true,
         checkpoint: BASE64_STANDARD.decode(text(&json["checkpoint"])).unwrap(),
+        external_ref: text(&json["externalRef"]),
         desired: text(&json["desired"]["action"]),
     }
 }
@@ -389,6 +397,7 @@ fn held_from_message(assignment: v1::Assignment) -> Held {
         attempt: assignment.attempt,
         cleanup: assignment.cleanup,
         checkpoint: assignment.checkpoint,
+        external_ref: assignment.external_ref,
         desired: assignment.desired.unwrap_or_default().action().as_str_name().to_owned(),
     }
 }
