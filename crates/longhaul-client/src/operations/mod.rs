@@ -2,6 +2,19 @@
 //!
 //! Works against any server that speaks the contract, also Google's. Owns requests, retries, paging
 //! and waiting; refuses to know any API's own types: an operation stays the JSON it came as.
+//!
+//! ```no_run
+//! use longhaul_client::operations::{Client, Error, WaitOptions};
+//!
+//! # async fn example() -> Result<(), Error> {
+//! let client = Client::new("http://127.0.0.1:7151")?;
+//! let name = "projects/p/locations/l/operations/o";
+//! client.cancel(name).await?;
+//! let done = client.wait(name, &WaitOptions::default(), &mut |_| {}).await?;
+//! println!("{}: {:?}", done.state().name(), done.error());
+//! # Ok(())
+//! # }
+//! ```
 
 mod client;
 mod error;

@@ -4,6 +4,36 @@
 //! handlers, tells a handler when its work is no longer wanted, and reports how it ended. It owns no
 //! rule about operations: the server's row decides, and everything here only asks and obeys.
 //!
+//! ```no_run
+//! use longhaul_client::worker::{
+//!     Any, Assignment, Context, Effects, Error, Grpc, Handler, Options, Unfinished, Worker,
+//! };
+//! use tokio_util::sync::CancellationToken;
+//!
+//! struct Import;
+//!
+//! #[async_trait::async_trait]
+//! impl Handler for Import {
+//!     async fn run(&self, assignment: Assignment, context: Context) -> Result<Any, Unfinished> {
+//!         for book in 0..100 {
+//!             tokio::select! {
+//!                 () = context.cancelled() => return Err(Unfinished::stopped(Effects::Partial)),
+//!                 () = import(book) => {}
+//!             }
+//!         }
+//!         Ok(Any { type_url: format!("type.googleapis.com/{}", assignment.response_type), value: vec![] })
+//!     }
+//! }
+//!
+//! async fn import(_book: u32) {}
+//!
+//! # async fn example() -> Result<(), Error> {
+//! let link = Grpc::connect("http://127.0.0.1:7151")?;
+//! let options = Options { methods: vec!["library.v1.Library.ImportBooks".into()], ..Options::default() };
+//! Worker::new(options, link, Import)?.run(CancellationToken::new()).await
+//! # }
+//! ```
+//!
 //! Rooms: `claim` takes work, `supervise` runs one handler, `send` carries what handlers say, `hear`
 //! keeps leases and listens for what is wanted, `live` is one operation being worked on, `link` is
 //! the way to the server.
