@@ -12,7 +12,6 @@ use rusqlite::{Connection, Statement};
 use super::faults::failed;
 use super::plan::{Scheduled, Slot};
 use super::rows::{Kept, Reader, Writer, check_size};
-use super::view::Found;
 use super::writer::Work;
 use crate::decision::{self, internal};
 use crate::{Decide, Due, Failure, Key, Recorded, history};
@@ -183,17 +182,14 @@ impl<'w> Batch<'w> {
         }
         let candidates = self.work.view.read().find(name);
         for found in candidates {
-            let (slot, kept) = match found {
-                Found::Kept(slot, kept) => match self.pending.get(&slot) {
-                    Some(pending) => (slot, pending.kept.clone()),
-                    None => (slot, Some(kept)),
-                },
-                Found::Row(slot, _) => (slot, self.at(tables, slot)?),
+            let kept = match (found.kept, self.pending.get(&found.slot)) {
+                (Some(kept), None) => Some(kept),
+                (None, _) | (_, Some(_)) => self.at(tables, found.slot)?,
             };
             if let Some(kept) = kept
                 && kept.operation.name == *name
             {
-                return Ok(Some((slot, kept)));
+                return Ok(Some((found.slot, kept)));
             }
         }
         Ok(None)
@@ -228,11 +224,11 @@ impl<'w> Batch<'w> {
             return Ok(pending.kept.clone());
         }
         let found = self.work.view.read().at(slot);
-        match found {
-            Found::Kept(_, kept) => Ok(Some(kept)),
-            Found::Row(_, id) => {
-                Reader::new(tables.connection, &self.work.file).operation(id).map_err(Miss::Command)
-            }
+        match found.kept {
+            Some(kept) => Ok(Some(kept)),
+            None => Reader::new(tables.connection, &self.work.file)
+                .operation(found.id)
+                .map_err(Miss::Command),
         }
     }
 

@@ -56,6 +56,8 @@ pub(super) struct Log {
     broken: AtomicBool,
     /// Held while the writer is in a transaction, or while it must not be.
     gate: Mutex<()>,
+    /// Held while somebody copies: SQLite refuses a second one instead of waiting. Taken after the gate.
+    copying: Mutex<()>,
     stop: Mutex<bool>,
     wake: Condvar,
 }
@@ -84,6 +86,7 @@ impl Log {
             broken: AtomicBool::new(false),
             bound: bound.clamp(16, u32::MAX / GROWTH_MAX),
             gate: Mutex::new(()),
+            copying: Mutex::new(()),
             stop: Mutex::new(false),
             wake: Condvar::new(),
         })
@@ -111,13 +114,13 @@ impl Log {
         let limit = self.bound * GROWTH_MAX;
         let broken = self.broken.swap(false, Ordering::Relaxed);
         if broken || self.pages.load(Ordering::Relaxed) >= limit {
-            let (pages, copied) =
-                copy(connection, "PASSIVE").map_err(|error| failed(file, error))?;
-            if pages - copied >= i64::from(limit) {
-                return Err(unavailable("the log cannot be copied into the main file"));
-            }
-            if pages == copied {
-                self.pages.store(0, Ordering::Relaxed);
+            let left = self.copy(connection).map_err(|error| failed(file, error))?;
+            match left {
+                Some(0) => self.pages.store(0, Ordering::Relaxed),
+                Some(left) if left < i64::from(limit) => {}
+                Some(_) | None => {
+                    return Err(unavailable("the log cannot be copied into the main file"));
+                }
             }
         }
         Ok(Turn { guard, log: self })
@@ -155,21 +158,25 @@ impl Log {
         main: &File,
     ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
         for _ in 0..PASSES_MAX {
-            let (pages, copied) = copy(connection, "PASSIVE")?;
+            let left = self.copy(connection)?;
             // The main file is synced here, so that little is left to sync while the writer waits.
             main.sync_data()?;
-            if pages - copied <= LEFT_PAGES {
+            if left.is_some_and(|left| left <= LEFT_PAGES) {
                 break;
             }
         }
         let gate = self.gate.lock();
-        let (pages, copied) = copy(connection, "PASSIVE")?;
-        let done = pages == copied;
+        let done = self.copy(connection)? == Some(0);
         if done {
             self.pages.store(0, Ordering::Relaxed);
         }
         MutexGuard::unlock_fair(gate);
         Ok(done)
+    }
+
+    fn copy(&self, connection: &Connection) -> rusqlite::Result<Option<i64>> {
+        let _copying = self.copying.lock();
+        copy(connection, "PASSIVE")
     }
 
     pub fn stop(&self) {
@@ -178,8 +185,11 @@ impl Log {
     }
 }
 
-/// Copies what can be copied; returns the pages in the log and how many of them are in the main file.
-pub(super) fn copy(connection: &Connection, mode: &'static str) -> rusqlite::Result<(i64, i64)> {
+/// Copies what can be copied; returns how many pages are left, or `None` when somebody else is copying.
+pub(super) fn copy(connection: &Connection, mode: &'static str) -> rusqlite::Result<Option<i64>> {
     let sql = format!("PRAGMA wal_checkpoint({mode})");
-    connection.query_row(&sql, [], |row| Ok((row.get(1)?, row.get(2)?)))
+    connection.query_row(&sql, [], |row| {
+        let (pages, copied): (i64, i64) = (row.get(1)?, row.get(2)?);
+        Ok((pages >= 0).then_some(pages - copied))
+    })
 }

@@ -1,7 +1,7 @@
 //! The data folder: made with care, locked by one server, and refused when it is not what was left.
 //!
 //! Files: `operations.db` and SQLite's `-wal` and `-shm` beside it, and `lock`, whose first line is the
-//! holder's process id and whose second line is the durability it runs with.
+//! holder's process id and whose second line is the durability that the log was written with.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -31,13 +31,14 @@ pub(super) struct Folder {
     /// How the server before this one wrote; `None` when there was none.
     pub durability_before: Option<Durability>,
     /// Locked until it is dropped.
-    _lock: File,
+    lock: File,
+    lock_path: PathBuf,
 }
 
 impl Folder {
     /// Makes the folder if it is not there, and locks it. Fails with `STORE_IN_USE` when another process
     /// has it.
-    pub fn lock(path: &Path, durability: Durability) -> Result<Self, Error> {
+    pub fn lock(path: &Path) -> Result<Self, Error> {
         if !path.exists() {
             DirBuilder::new()
                 .recursive(true)
@@ -70,13 +71,31 @@ impl Folder {
                 return Err(not_opened("lock", &lock_path, error));
             }
         }
-        note(&mut lock, durability).map_err(|error| not_opened("write", &lock_path, error))?;
-        Ok(Self {
+        let mut folder = Self {
             main: path.join(MAIN),
             log: path.join(format!("{MAIN}-wal")),
             durability_before,
-            _lock: lock,
-        })
+            lock,
+            lock_path,
+        };
+        folder.write_note(durability_before)?;
+        Ok(folder)
+    }
+
+    /// Notes how the log is written from now on. What was in it before must be in the main file.
+    pub fn note(&mut self, durability: Durability) -> Result<(), Error> {
+        self.write_note(Some(durability))
+    }
+
+    fn write_note(&mut self, durability: Option<Durability>) -> Result<(), Error> {
+        let note = format!("{}\n{}\n", std::process::id(), durability.map_or("", Durability::name));
+        let mut write = || {
+            self.lock.seek(SeekFrom::Start(0))?;
+            self.lock.set_len(0)?;
+            self.lock.write_all(note.as_bytes())?;
+            self.lock.sync_all()
+        };
+        write().map_err(|error| not_opened("write", &self.lock_path, error))
     }
 
     /// Makes the main file where there is none, and looks at it where there is one.
@@ -132,11 +151,13 @@ impl Folder {
     }
 }
 
-fn note(lock: &mut File, durability: Durability) -> std::io::Result<()> {
-    lock.seek(SeekFrom::Start(0))?;
-    lock.set_len(0)?;
-    write!(lock, "{}\n{}\n", std::process::id(), durability.name())?;
-    lock.sync_all()
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Said aloud: a child process that has been forked but not yet started may hold a copy of the file.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(error = %error, "the data folder could not be unlocked");
+        }
+    }
 }
 
 fn fill(path: &Path) -> rusqlite::Result<()> {

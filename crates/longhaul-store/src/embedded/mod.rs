@@ -142,12 +142,12 @@ impl Embedded {
     /// Fails with `STORE_IN_USE`, `STORE_TOO_NEW`, `STORE_DAMAGED`, or with `STORE_UNAVAILABLE` when the
     /// file system refuses. `listener` hears of every commit.
     pub fn open(options: &Options, listener: Arc<dyn Listener>) -> Result<Self, Error> {
-        let folder = Folder::lock(&options.folder, options.durability)?;
+        let mut folder = Folder::lock(&options.folder)?;
         folder.prepare()?;
         if folder.durability_before != Some(Durability::Relaxed) {
             wal::check(&folder.log)?;
         }
-        let file = &folder.main;
+        let file = &folder.main.clone();
         let fault = |error| faults::failed(file, error);
         let main = File::options()
             .read(true)
@@ -167,6 +167,7 @@ impl Embedded {
         let scanned = scanned?;
         // The log begins anew with each server, so that what a crash left in it is never taken for ours.
         checkpoint::copy(&connection, "TRUNCATE").map_err(fault)?;
+        folder.note(options.durability)?;
         let log = Log::new(options.log_bytes);
         log.watch(&mut connection).map_err(fault)?;
         let copying = open::writing_connection(file, options)?;
@@ -187,7 +188,10 @@ impl Embedded {
         };
         let io = |error| not_opened("start a thread for", file, error);
         let writer = writer::spawn(work, connection).map_err(io)?;
-        let copier = checkpoint::spawn(log.clone(), copying, main.clone()).map_err(io)?;
+        let copier = checkpoint::spawn(log.clone(), copying, main.clone()).map_err(|error| {
+            queue.close();
+            io(error)
+        })?;
         Ok(Self {
             readers: Readers::new(file, options.readers_max),
             queue,
@@ -203,19 +207,18 @@ impl Embedded {
 
     /// Looks into rows that may hold the operation of this name.
     async fn load(&self, name: &OperationName) -> Result<Option<(i64, Kept)>, Error> {
-        let mut rows = Vec::new();
-        for found in self.view.read().find(name) {
-            match found {
-                Found::Kept(slot, kept) => return Ok(Some((self.view.read().id(slot), kept))),
-                Found::Row(slot, id) => rows.push((slot, id)),
-            }
+        let found = self.view.read().find(name);
+        if let Some((id, kept)) =
+            found.iter().find_map(|found| Some((found.id, found.kept.clone()?)))
+        {
+            return Ok(Some((id, kept)));
         }
-        if rows.is_empty() {
+        if found.is_empty() {
             return Ok(None);
         }
         let wanted = name.clone();
         let read = move |reader: &Reader<'_>| -> Result<Option<(Slot, i64, Kept)>, Error> {
-            for (slot, id) in rows {
+            for Found { slot, id, .. } in found {
                 if let Some(kept) = reader.operation(id)?
                     && kept.operation.name == wanted
                 {
@@ -224,8 +227,8 @@ impl Embedded {
             }
             Ok(None)
         };
-        let found = self.readers.run(read).await?;
-        Ok(found.map(|(slot, id, kept)| {
+        let read = self.readers.run(read).await?;
+        Ok(read.map(|(slot, id, kept)| {
             self.view.write().offer(slot, id, &kept);
             (id, kept)
         }))
@@ -294,13 +297,10 @@ impl Store for Embedded {
         let mut page = Vec::with_capacity(found.len());
         let mut missing = Vec::new();
         for (cursor, found) in found {
-            match found {
-                Found::Kept(_, kept) => page.push((cursor, Some(kept.operation))),
-                Found::Row(_, id) => {
-                    missing.push((page.len(), id));
-                    page.push((cursor, None));
-                }
+            if found.kept.is_none() {
+                missing.push((page.len(), found.id));
             }
+            page.push((cursor, found.kept.map(|kept| kept.operation)));
         }
         if !missing.is_empty() {
             let read = move |reader: &Reader<'_>| -> Result<Vec<(usize, Option<Kept>)>, Error> {

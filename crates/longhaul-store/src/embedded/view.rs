@@ -62,11 +62,12 @@ impl Entry {
 }
 
 /// Where the value of an operation is.
-pub(super) enum Found {
-    /// In memory.
-    Kept(Slot, Kept),
-    /// In this row, if it is the right one: only a hash was compared.
-    Row(Slot, i64),
+pub(super) struct Found {
+    pub slot: Slot,
+    /// Row id.
+    pub id: i64,
+    /// The value, if it is in memory.
+    pub kept: Option<Kept>,
 }
 
 pub(super) struct View {
@@ -81,20 +82,13 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Where operations of this name may be. Either one that is in memory, or rows to look into; more
-    /// than one row only when two names share a hash.
+    /// Where the operation of this name may be: in memory, or in rows to look into, because only a hash
+    /// was compared. More than one place only when two names share a hash.
     pub fn find(&self, name: &OperationName) -> Vec<Found> {
-        let mut rows = Vec::new();
-        for slot in self.candidates(name) {
-            match self.at(slot) {
-                Found::Kept(slot, kept) if kept.operation.name == *name => {
-                    return vec![Found::Kept(slot, kept)];
-                }
-                Found::Kept(..) => {}
-                Found::Row(slot, id) => rows.push(Found::Row(slot, id)),
-            }
-        }
-        rows
+        self.candidates(name)
+            .map(|slot| self.at(slot))
+            .filter(|found| found.kept.as_ref().is_none_or(|kept| kept.operation.name == *name))
+            .collect()
     }
 
     /// The operation of this name, if it is in memory: the hot path of a read.
@@ -116,13 +110,11 @@ impl View {
     /// Where the operation in a slot is.
     pub fn at(&self, slot: Slot) -> Found {
         let entry = &self.entries[slot as usize];
-        match self.cache.get(slot) {
-            Some(operation) => {
-                let (operation, history_rows) = (operation.clone(), entry.history_rows);
-                Found::Kept(slot, Kept { operation, history_rows })
-            }
-            None => Found::Row(slot, entry.id),
-        }
+        let kept = self.cache.get(slot).map(|operation| Kept {
+            operation: operation.clone(),
+            history_rows: entry.history_rows,
+        });
+        Found { slot, id: entry.id, kept }
     }
 
     /// The row id of a slot.
