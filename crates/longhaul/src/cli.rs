@@ -13,6 +13,7 @@ use longhaul_server::config::parse_duration;
 use crate::failure::{Exit, Failure};
 use crate::logs::LogArgs;
 use crate::output::{self, Format};
+use crate::worker;
 
 /// Examples stand before everything else.
 const TEMPLATE: &str =
@@ -22,6 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   longhaul dev                                  a server to try things with, on this machine only
   longhaul serve -c longhaul.toml               a server that keeps its operations
+  longhaul worker --method M -- ./work.sh       do the work of a method with a program of yours
   longhaul operations list                      what runs and what has run
   longhaul operations wait NAME --timeout 5m    a progress bar; the exit code says how it ended
   longhaul operations cancel NAME               ask for cancellation
@@ -77,6 +79,9 @@ pub enum Command {
     /// List, describe, wait for, cancel and delete operations of any google.longrunning server
     #[command(visible_aliases = ["ops", "op"], after_help = OPERATIONS_EXAMPLES)]
     Operations(OperationsArgs),
+    /// Run a command for each operation of a method: any program becomes a cancellable operation
+    #[command(after_help = worker::EXAMPLES)]
+    Worker(worker::Args),
     /// Show the APIs that come with Longhaul
     Apis(ApisArgs),
     /// Ask a server whether it is ready; exit code 0 when it is
@@ -94,7 +99,7 @@ impl Command {
     /// Whether its own log lines are what people look at.
     pub const fn is_server(&self) -> bool {
         match self {
-            Self::Serve(_) => true,
+            Self::Serve(_) | Self::Worker(_) => true,
             Self::Dev(_)
             | Self::Operations(_)
             | Self::Apis(_)

@@ -22,6 +22,10 @@ use crate::{output, serve};
 /// Operations that the practice worker runs at once; each costs a few hundred bytes.
 const SLOTS: usize = 50_000;
 
+/// How long operations wait for a practice worker that was killed. Half of a worker's default: people
+/// who kill a server to see what happens do not like to wait.
+const LEASE: Duration = Duration::from_secs(15);
+
 /// Serves until a signal.
 pub fn run(args: DevArgs) -> Result<Exit, Failure> {
     let began = Instant::now();
@@ -38,7 +42,7 @@ pub fn run(args: DevArgs) -> Result<Exit, Failure> {
         serve::until_signal(async {
             shutdown.cancel();
             match worker.await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => tracing::debug!("the practice worker has given everything back"),
                 Ok(Err(error)) => tracing::error!(%error, "the practice worker ended"),
                 Err(error) => tracing::error!(%error, "the practice worker broke"),
             }
@@ -81,6 +85,7 @@ fn worker(args: &DevArgs, address: SocketAddr, apis: &[Arc<Api>]) -> Result<Work
     let options = Options {
         name: format!("practice/{}", std::process::id()),
         slots: SLOTS,
+        lease: LEASE,
         grace: Duration::from_secs(1),
         ..Options::default()
     };

@@ -14,6 +14,7 @@ mod output;
 mod practice;
 mod serve;
 mod version;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -24,12 +25,16 @@ use crate::failure::Exit;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Some(exit) = worker::entry() {
+        return exit;
+    }
     let cli = cli::parse();
     logs::start(&cli.logs, cli.command.is_server());
     let result = match cli.command {
         Command::Dev(args) => dev::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Operations(args) => operations::run(args),
+        Command::Worker(args) => worker::run(args),
         Command::Apis(args) => apis::run(args),
         Command::Health(args) => health::run(args),
         Command::Completions(args) => cli::completions(args),

@@ -122,7 +122,7 @@ impl Handler for Practice {
 }
 
 /// The metadata with the progress in it, where its type has a field for that.
-fn told(
+pub fn told(
     api: &Api,
     start: &StartMethod,
     assignment: &Assignment,

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,7 +47,8 @@ pub fn entry() -> Option<ExitCode> {
     Some(match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "a supervisor broke");
+            // Nobody is left to be told when this fails.
+            let _ = writeln!(io::stderr(), "longhaul: a command's supervisor broke: {error}");
             ExitCode::FAILURE
         }
     })
