@@ -182,6 +182,7 @@ async fn start_one(store: &dyn Store, id: u64) -> Outcome<()> {
         metadata: payload("google.cloud.deploy.v1.OperationMetadata", 0),
         traceparent: "".into(),
         deadline: None,
+        start_by: None,
         request_id: None,
         policy: Policy::default(),
     };

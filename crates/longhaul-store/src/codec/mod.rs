@@ -44,7 +44,7 @@ fn body(bytes: &[u8]) -> Result<&[u8], Unreadable> {
 }
 
 fn encode<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(256);
+    let mut bytes = Vec::with_capacity(512);
     bytes.push(CODEC_VERSION);
     minicbor::encode(value, &mut bytes).expect("writing to a vector cannot fail");
     bytes

@@ -72,6 +72,8 @@ struct Record<'b> {
     deleted: Option<i64>,
     #[n(19)]
     policy: PolicyPart,
+    #[n(20)]
+    start_by: Option<i64>,
 }
 
 /// Every state's fields, side by side; `kind` says which count.
@@ -172,6 +174,7 @@ pub(crate) fn encode_operation(operation: &Operation) -> Vec<u8> {
         revision: operation.revision,
         deleted: micros(operation.deleted),
         policy: (&operation.policy).into(),
+        start_by: micros(operation.start_by),
     })
 }
 
@@ -209,6 +212,7 @@ pub(crate) fn decode_operation(bytes: &[u8], columns: Columns) -> Result<Operati
         external_ref: record.external_ref.map(Arc::from),
         traceparent: shared(record.traceparent),
         deadline: moment(record.deadline),
+        start_by: moment(record.start_by),
         request_id,
         create_time: columns.create_time,
         start_time: moment(record.start_time),

@@ -117,6 +117,7 @@ pub(crate) async fn every_field_survives(open: &Open) {
         let id = format!("o{index}");
         let mut start = a_start(&id);
         start.deadline = Some(at(1_000));
+        start.start_by = Some(at(500));
         start.traceparent = "00-1-2-03".into();
         start.request_id = Some(request_id(&id, at(3600)));
         start.policy = Policy {

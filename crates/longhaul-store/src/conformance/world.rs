@@ -43,6 +43,7 @@ pub(crate) fn a_start(id: &str) -> Start {
         metadata: payload("google.cloud.deploy.v1.OperationMetadata", 20),
         traceparent: "".into(),
         deadline: None,
+        start_by: None,
         request_id: None,
         policy: Policy::default(),
     }

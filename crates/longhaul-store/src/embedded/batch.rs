@@ -3,13 +3,13 @@
 //! A command sees the changes of those before it. Rows are written as they are decided, inside one
 //! transaction; the shared view changes only when the commit has succeeded.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use longhaul_core::{Applied, Error, OperationName, Refusal};
 use rusqlite::{Connection, Statement};
 
 use super::faults::failed;
+use super::hash::{Map, Set};
 use super::plan::{Scheduled, Slot};
 use super::rows::{Kept, Reader, Writer, check_size};
 use super::writer::Work;
@@ -49,8 +49,8 @@ struct Pending {
 
 pub(super) struct Batch<'w> {
     work: &'w mut Work,
-    pending: HashMap<Slot, Pending>,
-    started: HashMap<OperationName, Slot>,
+    pending: Map<Slot, Pending>,
+    started: Map<OperationName, Slot>,
     undo: Vec<(Slot, Option<Scheduled>)>,
     first_id: i64,
     /// Bytes of records written so far.
@@ -64,8 +64,8 @@ impl<'w> Batch<'w> {
         let first_id = work.next_id;
         Self {
             work,
-            pending: HashMap::new(),
-            started: HashMap::new(),
+            pending: Map::default(),
+            started: Map::default(),
             undo: Vec::new(),
             first_id,
             bytes: 0,
@@ -112,7 +112,7 @@ impl<'w> Batch<'w> {
         decide: &Decide,
     ) -> Result<Vec<Applied>, Miss> {
         let mut done = Vec::new();
-        let mut seen = HashSet::new();
+        let mut seen = Set::default();
         while done.len() < limit {
             let rest = limit - done.len();
             let slots = self.due(due, rest, &seen);
@@ -134,7 +134,7 @@ impl<'w> Batch<'w> {
         Ok(done)
     }
 
-    fn due(&self, due: &Due, limit: usize, seen: &HashSet<Slot>) -> Vec<Slot> {
+    fn due(&self, due: &Due, limit: usize, seen: &Set<Slot>) -> Vec<Slot> {
         let plan = self.work.plan.lock();
         match due {
             Due::Claim { filter, now } => {

@@ -1,13 +1,13 @@
 //! Whole operations in memory, up to a bound of bytes: a clock that passes over what was read since it last
 //! came by.
 
-use std::collections::HashSet;
 use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use longhaul_core::{Operation, Outcome};
 
+use super::hash::Set;
 use super::plan::Slot;
 use crate::codec;
 
@@ -23,7 +23,7 @@ pub(super) struct Cache {
     bytes_max: usize,
     hand: usize,
     /// Names of message types, which all operations of a method share.
-    type_names: HashSet<Arc<str>>,
+    type_names: Set<Arc<str>>,
 }
 
 impl Cache {
@@ -34,7 +34,7 @@ impl Cache {
             bytes: 0,
             bytes_max,
             hand: 0,
-            type_names: HashSet::new(),
+            type_names: Set::default(),
         }
     }
 

@@ -2,12 +2,13 @@
 //!
 //! A page walks from its cursor, so its cost does not depend on how much is kept.
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use longhaul_core::Timestamp;
 
+use super::hash::Map;
 use super::plan::Slot;
 use super::words::Word;
 use crate::{Cursor, ListQuery};
@@ -53,7 +54,7 @@ impl Shelf {
 
 #[derive(Default)]
 pub(super) struct Lists {
-    apis: HashMap<Word, BTreeMap<Arc<str>, Shelf>>,
+    apis: Map<Word, BTreeMap<Arc<str>, Shelf>>,
 }
 
 impl Lists {
@@ -135,7 +136,7 @@ type Heap = Vec<(Place, Slot)>;
 #[derive(Default)]
 pub(super) struct ListsBuilder {
     /// By API and parent: what is live, what is done.
-    heaps: HashMap<(Word, Word), [Heap; 2]>,
+    heaps: Map<(Word, Word), [Heap; 2]>,
 }
 
 impl ListsBuilder {

@@ -9,6 +9,7 @@ mod cache;
 mod checkpoint;
 mod faults;
 mod folder;
+mod hash;
 mod lists;
 mod open;
 mod plan;

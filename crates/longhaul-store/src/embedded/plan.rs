@@ -4,13 +4,14 @@
 //! Holds no operation: only moments, ages and hashes.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{BTreeSet, BinaryHeap};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 use longhaul_core::{Operation, Timestamp};
 
+use super::hash::RandomState;
 use crate::ClaimFilter;
 
 /// A place in the tables in memory; one per row, given again after the row went.
@@ -30,9 +31,6 @@ pub(super) struct Scheduled {
     key: u64,
 }
 
-/// API, method, queue.
-type GroupKey = (Arc<str>, Arc<str>, Arc<str>);
-
 /// Operations that the same claims can take.
 struct Group {
     api: Arc<str>,
@@ -46,7 +44,8 @@ struct Group {
 pub(super) struct Plan {
     slots: Vec<Option<Scheduled>>,
     groups: Vec<Group>,
-    group_of: HashMap<GroupKey, u32>,
+    /// By API, method and queue.
+    group_of: HashTable<u32>,
     timers: BTreeSet<(i64, Slot)>,
     keys: HashTable<Slot>,
     hasher: RandomState,
@@ -72,14 +71,20 @@ impl Plan {
 
     /// The number of a group, new or known. Groups stay: there are as many as methods and queues.
     pub fn group(&mut self, api: &Arc<str>, method: &Arc<str>, queue: &Arc<str>) -> u32 {
-        let key = (api.clone(), method.clone(), queue.clone());
-        if let Some(&group) = self.group_of.get(&key) {
+        let Self { group_of, groups, hasher, .. } = self;
+        let hash = hasher.hash_one((&**api, &**method, &**queue));
+        let is =
+            |group: &Group| group.api == *api && group.method == *method && group.queue == *queue;
+        if let Some(&group) = group_of.find(hash, |&group| is(&groups[group as usize])) {
             return group;
         }
-        let group = u32::try_from(self.groups.len()).expect("fewer groups than operations");
-        let (api, method, queue) = key.clone();
-        self.groups.push(Group { api, method, queue, ready: BTreeSet::new() });
-        self.group_of.insert(key, group);
+        let group = u32::try_from(groups.len()).expect("fewer groups than operations");
+        let (api, method, queue) = (api.clone(), method.clone(), queue.clone());
+        groups.push(Group { api, method, queue, ready: BTreeSet::new() });
+        group_of.insert_unique(hash, group, |&group| {
+            let Group { api, method, queue, .. } = &groups[group as usize];
+            hasher.hash_one((&**api, &**method, &**queue))
+        });
         group
     }
 

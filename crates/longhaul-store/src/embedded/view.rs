@@ -3,14 +3,14 @@
 //! Changed by the writer only, after each commit. A read finds its row here without touching the disk,
 //! and most often the whole operation too.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 use longhaul_core::{Operation, OperationName};
 
 use super::cache::Cache;
+use super::hash::{Map, RandomState};
 use super::lists::{Lists, ListsBuilder, Place};
 use super::plan::Slot;
 use super::rows::{DONE, Kept, STATE_NAMES, state_number};
@@ -76,7 +76,7 @@ pub(super) struct View {
     names: HashTable<Slot>,
     lists: Lists,
     /// By API and method: how many in each state.
-    counts: HashMap<(Word, Word), [u64; STATE_NAMES.len()]>,
+    counts: Map<(Word, Word), [u64; STATE_NAMES.len()]>,
     cache: Cache,
     hasher: RandomState,
 }
@@ -279,9 +279,9 @@ impl ViewBuilder {
             entries: Vec::new(),
             names: HashTable::new(),
             lists: Lists::default(),
-            counts: HashMap::new(),
+            counts: Map::default(),
             cache: Cache::new(cache_bytes_max),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
         };
         Self { view, lists: ListsBuilder::default() }
     }

@@ -2,10 +2,12 @@
 //!
 //! Each use is counted, so that a text goes with its last operation.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+
+use super::hash::RandomState;
 
 /// A text's number, valid while it is in use.
 pub(super) type Word = u32;
