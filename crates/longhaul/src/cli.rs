@@ -17,7 +17,7 @@ use crate::worker;
 
 /// Examples stand before everything else.
 const TEMPLATE: &str =
-    "{about-with-newline}\n{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
+    "{about}{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
 
 const EXAMPLES: &str = "\
 Examples:
