@@ -6,9 +6,10 @@
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Buf, BufMut, Bytes};
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -21,6 +22,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, UnaryService};
 
 use super::Result;
+use super::grpc::gathered;
 
 /// The gRPC path it answers at; so does every other.
 pub(super) const GRPC_PATH: &str = "/hello.Greeter/SayHello";
@@ -52,8 +54,14 @@ pub(super) async fn serve() -> Result<()> {
                 .max_concurrent_streams(1024)
                 .initial_stream_window_size(WINDOW_BYTES)
                 .initial_connection_window_size(WINDOW_BYTES);
+            let is_http2 = AtomicBool::new(false);
+            let service = service_fn(|request: Request<Incoming>| {
+                is_http2.store(request.version() == Version::HTTP_2, Ordering::Relaxed);
+                answer(request)
+            });
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
             // A client that goes away is no news here.
-            let _ = builder.serve_connection(TokioIo::new(stream), service_fn(answer)).await;
+            let _ = gathered(connection, || is_http2.load(Ordering::Relaxed)).await;
         });
     }
 }

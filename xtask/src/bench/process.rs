@@ -89,7 +89,7 @@ impl Server {
 
     /// Accounts for this server's processor time.
     pub fn meter(&self) -> Meter {
-        Meter { server: self.child.id() }
+        Meter { server: Some(self.child.id()) }
     }
 
     /// Most memory it ever held, in KiB.
@@ -111,7 +111,15 @@ impl Drop for Server {
 
 /// Reads processor time.
 pub(super) struct Meter {
-    server: u32,
+    server: Option<u32>,
+}
+
+/// Cores that other programs use, listening for `span`.
+pub(super) async fn busy_others(span: Duration) -> Result<f64> {
+    let meter = Meter::of_nobody();
+    let before = meter.read()?;
+    tokio::time::sleep(span).await;
+    Ok(meter.read()?.since(&before).others() / span.as_secs_f64())
 }
 
 /// Processor seconds of the server, of this program, and of everybody.
@@ -139,6 +147,11 @@ impl Cpu {
 }
 
 impl Meter {
+    /// Accounts for no server.
+    pub fn of_nobody() -> Self {
+        Self { server: None }
+    }
+
     pub fn read(&self) -> Result<Cpu> {
         let all = std::fs::read_to_string("/proc/stat")?;
         let first = all.lines().next().ok_or("/proc/stat is empty")?;
@@ -147,7 +160,7 @@ impl Meter {
             return Err("/proc/stat has an unknown form".into());
         };
         Ok(Cpu {
-            server: used(&format!("/proc/{}/stat", self.server))?,
+            server: self.server.map_or(Ok(0.0), |id| used(&format!("/proc/{id}/stat")))?,
             bench: used("/proc/self/stat")?,
             all: (user + nice + system + irq + softirq) / TICKS,
         })

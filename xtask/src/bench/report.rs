@@ -4,7 +4,6 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
 
-use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::load::{Measured, Span};
@@ -21,33 +20,32 @@ pub(super) struct Sample {
     /// Processor microseconds of the server for each call.
     server_us: Option<f64>,
     /// Cores that neither server nor clients used: noise.
-    others: Option<f64>,
+    pub others: f64,
     peak_mib: Option<f64>,
 }
 
 impl Sample {
-    pub fn of(round: u32, cell: Cell, span: Span, measured: &Measured, peak_kib: u64) -> Self {
+    /// `peak_kib` is the server's memory; a work without a server has none.
+    pub fn of(
+        round: u32,
+        cell: Cell,
+        span: Span,
+        measured: &Measured,
+        peak_kib: Option<u64>,
+    ) -> Self {
         let seconds = span.measured.as_secs_f64();
-        Self {
-            server_us: Some(measured.cpu.server * 1e6 / measured.calls.max(1) as f64),
-            others: Some(measured.cpu.others() / seconds),
-            peak_mib: Some(peak_kib as f64 / 1024.0),
-            ..Self::of_disk(round, cell, span, &measured.latency)
-        }
-    }
-
-    pub fn of_disk(round: u32, cell: Cell, span: Span, latency: &Histogram<u64>) -> Self {
         let ms = |nanos: u64| nanos as f64 / 1e6;
+        let (calls, latency) = (measured.calls as f64, &measured.latency);
         Self {
             round,
             cell,
-            per_second: latency.len() as f64 / span.measured.as_secs_f64(),
+            per_second: calls / seconds,
             p50_ms: ms(latency.value_at_quantile(0.5)),
             p99_ms: ms(latency.value_at_quantile(0.99)),
             max_ms: ms(latency.max()),
-            server_us: None,
-            others: None,
-            peak_mib: None,
+            server_us: peak_kib.map(|_| measured.cpu.server * 1e6 / calls.max(1.0)),
+            others: measured.cpu.others() / seconds,
+            peak_mib: peak_kib.map(|kib| kib as f64 / 1024.0),
         }
     }
 }
@@ -118,7 +116,7 @@ impl Report {
                 show(|sample| Some(sample.max_ms), 1),
                 show(|sample| sample.server_us, 1),
                 show(|sample| sample.peak_mib, 0),
-                show(|sample| sample.others, 2),
+                show(|sample| Some(sample.others), 2),
             )?;
         }
         writeln!(out, "\n| ratio | wire | clients | median [spread] |\n|---|---|---|---|")?;
