@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 mod events;
 mod explain;
+mod gather;
 mod grpc;
 mod health;
 mod http;

@@ -1,7 +1,9 @@
 //! Sockets: accept, bound, serve HTTP/1.1 and HTTP/2 alike, and end in order.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
+use crate::gather::{Gather, Multiplexed};
 use crate::{Server, grpc, http as http_edge};
 
 /// Pause after the system refused a connection (too many open files), instead of a busy loop.
@@ -152,9 +155,14 @@ impl Accept {
             .keep_alive_interval(KEEP_ALIVE_EVERY)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         let (server, api) = (self.server.clone(), self.api.clone());
-        let service = service_fn(move |request| dispatch(server.clone(), api.clone(), request));
+        let multiplexed = Multiplexed::default();
+        let noted = multiplexed.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            noted.note(request.version());
+            dispatch(server.clone(), api.clone(), request)
+        });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
+        let connection = Gather::new(graceful.watch(connection), multiplexed);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
@@ -164,19 +172,18 @@ impl Accept {
     }
 }
 
+/// A call under way. Boxed: a connection that carries many then moves pointers, not kilobytes.
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
 /// Tells gRPC from everything else by its content type.
-async fn dispatch(
-    server: Arc<Server>,
-    api: Option<Arc<Api>>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+fn dispatch(server: Arc<Server>, api: Option<Arc<Api>>, request: Request<Incoming>) -> Answering {
     let is_grpc = request
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    Ok(if is_grpc {
-        grpc::answer(server, api, request).await
+    if is_grpc {
+        Box::pin(async move { Ok(grpc::answer(server, api, request).await) })
     } else {
-        http_edge::answer(server, api, request).await
-    })
+        Box::pin(async move { Ok(http_edge::answer(server, api, request).await) })
+    }
 }
