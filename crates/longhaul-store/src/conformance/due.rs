@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longhaul_core::{Changes, Code, Command, Finish, Refusal, Status};
+use longhaul_core::{Applied, Changes, Code, Command, Finish, Refusal, Status};
 
 use super::Open;
 use super::world::{API, OTHER_API, World, a_start, at, ids, name};
@@ -87,7 +87,7 @@ pub(crate) async fn timers_are_due_in_order(open: &Open) {
     }
     assert_eq!(world.store.next_due(), Some(at(10)));
     assert!(world.sweep(9, at(9)).await.is_empty());
-    let names = |applied: Vec<longhaul_core::Applied>| -> Vec<String> {
+    let names = |applied: Vec<Applied>| -> Vec<String> {
         applied.iter().map(|applied| applied.operation.name.id().to_owned()).collect()
     };
     assert_eq!(names(world.sweep(2, at(40)).await), ["a", "b"]);
@@ -112,6 +112,33 @@ pub(crate) async fn refused_ones_are_skipped(open: &Open) {
     let taken: Vec<_> = applied.iter().map(|applied| applied.operation.name.clone()).collect();
     assert_eq!(taken, [name("o1"), name("o3")]);
     assert_eq!(world.claim(ClaimFilter::default(), 9, at(9)).await.len(), 4);
+}
+
+pub(crate) async fn a_long_sweep_reaches_all_once(open: &Open) {
+    let world = World::new(open);
+    let starts = (0..2_500).map(|index| {
+        let mut start = a_start(&format!("o{index}"));
+        start.deadline = Some(at(10 + index % 7));
+        start
+    });
+    world.start_all(starts, at(0)).await;
+    // Each gets a later moment that has come, too: it is not swept a second time.
+    let later: Decide = Arc::new(|operation| {
+        let mut operation = operation.ok_or(Refusal::NotFound)?.clone();
+        if operation.name.id().ends_with('9') {
+            return Err(Refusal::NotDue);
+        }
+        operation.deadline = Some(at(50));
+        operation.revision += 1;
+        Ok(Applied { operation, events: Vec::new(), forget: false })
+    });
+    let swept =
+        world.store.update_due(Due::Timer { now: at(99) }, usize::MAX, later).await.unwrap();
+    assert_eq!(swept.len(), 2_250);
+    assert!(swept.iter().all(|applied| applied.operation.revision == 2));
+    assert_eq!(world.store.next_due(), Some(at(10)));
+    assert_eq!(world.claim(ClaimFilter::default(), 1_100, at(1)).await.len(), 1_100);
+    assert_eq!(world.claim(ClaimFilter::default(), 5_000, at(1)).await.len(), 1_400);
 }
 
 pub(crate) async fn parallel_claims_never_share(open: &Open) {

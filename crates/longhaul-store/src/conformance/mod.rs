@@ -56,6 +56,7 @@ macro_rules! conformance {
                 a_claim_waits_for_not_before
                 timers_are_due_in_order
                 refused_ones_are_skipped
+                a_long_sweep_reaches_all_once
                 parallel_claims_never_share
                 hints_tell_what_became_claimable;
             lists:

@@ -101,6 +101,18 @@ impl World {
         self.decide(key, move |existing| start(existing, with.clone(), now)).await
     }
 
+    /// Starts many at once and demands that all works.
+    pub async fn start_all(&self, starts: impl Iterator<Item = Start>, now: Timestamp) {
+        let mut waiting = tokio::task::JoinSet::new();
+        for start in starts {
+            let world = self.clone();
+            waiting.spawn(async move { world.start_at(start, now).await.map(drop) });
+        }
+        while let Some(started) = waiting.join_next().await {
+            started.unwrap().unwrap();
+        }
+    }
+
     /// Starts an operation called `id` at `now` and demands that it works.
     pub async fn started(&self, id: &str, now: Timestamp) -> Operation {
         self.start_at(a_start(id), now).await.unwrap().operation

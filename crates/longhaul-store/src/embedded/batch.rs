@@ -10,7 +10,7 @@ use rusqlite::{Connection, Statement};
 
 use super::faults::failed;
 use super::hash::{Map, Set};
-use super::plan::{Scheduled, Slot};
+use super::plan::{Scheduled, Slot, Turn};
 use super::rows::{Kept, Reader, Writer, check_size};
 use super::writer::Work;
 use crate::decision::{self, internal};
@@ -26,6 +26,36 @@ pub(super) struct Tables<'c> {
     pub commit: Statement<'c>,
     pub probe: Statement<'c>,
     pub writer: Writer<'c>,
+}
+
+/// Most due operations decided in one batch: a sweep over very many lets others commit in between.
+const DUE_AT_ONCE: usize = 1_024;
+
+/// A command of [`crate::Store::update_due`], perhaps in the middle.
+pub(super) struct Sweep {
+    pub due: Due,
+    pub limit: usize,
+    pub decide: Decide,
+    /// What was decided and committed so far.
+    pub done: Vec<Applied>,
+    /// How far it has come.
+    after: Option<Turn>,
+    /// What it has changed, which is not changed again.
+    seen: Set<Slot>,
+}
+
+impl Sweep {
+    pub fn new(due: Due, limit: usize, decide: Decide) -> Self {
+        Self { due, limit, decide, done: Vec::new(), after: None, seen: Set::default() }
+    }
+
+    /// The answer. What was committed before an error is told rather than the error.
+    pub fn end(self, error: Option<Error>) -> Result<Vec<Applied>, Error> {
+        match error {
+            Some(error) if self.done.is_empty() => Err(error),
+            Some(_) | None => Ok(self.done),
+        }
+    }
 }
 
 /// Why a command came to nothing.
@@ -103,45 +133,34 @@ impl<'w> Batch<'w> {
         Ok(applied)
     }
 
-    /// Decides one command of [`crate::Store::update_due`].
+    /// Goes on with one command of [`crate::Store::update_due`]; true when it is finished.
     pub fn update_due(
         &mut self,
         tables: &mut Tables<'_>,
-        due: &Due,
-        limit: usize,
-        decide: &Decide,
-    ) -> Result<Vec<Applied>, Miss> {
-        let mut done = Vec::new();
-        let mut seen = Set::default();
-        while done.len() < limit {
-            let rest = limit - done.len();
-            let slots = self.due(due, rest, &seen);
-            if slots.is_empty() {
-                break;
+        sweep: &mut Sweep,
+        done: &mut Vec<Applied>,
+    ) -> Result<bool, Miss> {
+        let wanted = DUE_AT_ONCE.min(sweep.limit - sweep.done.len());
+        let turns = self.work.plan.lock().due(&sweep.due, sweep.after, wanted);
+        let last = turns.len() < wanted;
+        for turn @ (_, _, slot) in turns {
+            sweep.after = Some(turn);
+            if sweep.seen.contains(&slot) {
+                continue;
             }
-            for slot in slots {
-                seen.insert(slot);
-                match self.update_slot(tables, slot, decide) {
-                    Ok(applied) => done.push(applied),
-                    Err(Miss::Refused(_)) => {}
-                    Err(Miss::Command(error)) => {
-                        tracing::error!(error = %error, "a due operation cannot be changed");
-                    }
-                    Err(Miss::Batch(error)) => return Err(Miss::Batch(error)),
+            match self.update_slot(tables, slot, &sweep.decide) {
+                Ok(applied) => {
+                    sweep.seen.insert(slot);
+                    done.push(applied);
                 }
+                Err(Miss::Refused(_)) => {}
+                Err(Miss::Command(error)) => {
+                    tracing::error!(error = %error, "a due operation cannot be changed");
+                }
+                Err(Miss::Batch(error)) => return Err(Miss::Batch(error)),
             }
         }
-        Ok(done)
-    }
-
-    fn due(&self, due: &Due, limit: usize, seen: &Set<Slot>) -> Vec<Slot> {
-        let plan = self.work.plan.lock();
-        match due {
-            Due::Claim { filter, now } => {
-                plan.claimable(filter, *now, limit, |slot| seen.contains(&slot))
-            }
-            Due::Timer { now } => plan.due(*now, limit, |slot| seen.contains(&slot)),
-        }
+        Ok(last || sweep.done.len() + done.len() >= sweep.limit)
     }
 
     fn update_slot(

@@ -33,6 +33,7 @@ use longhaul_core::{Applied, Error, Operation, OperationName, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
+use self::batch::Sweep;
 use self::checkpoint::Log;
 use self::faults::{not_opened, unavailable};
 use self::folder::Folder;
@@ -282,7 +283,8 @@ impl Store for Embedded {
             Due::Timer { .. } => Priority::Urgent,
         };
         let (answer, answered) = oneshot::channel();
-        self.queue.push(priority, Waiting::Due(due, limit, decide, answer))?;
+        let sweep = Box::new(Sweep::new(due, limit, decide));
+        self.queue.push(priority, Waiting::Due(sweep, answer))?;
         answered.await.map_err(unavailable)?
     }
 

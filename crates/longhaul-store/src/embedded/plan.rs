@@ -6,16 +6,20 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::hash::BuildHasher;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 use longhaul_core::{Operation, Timestamp};
 
 use super::hash::RandomState;
-use crate::ClaimFilter;
+use crate::{ClaimFilter, Due};
 
 /// A place in the tables in memory; one per row, given again after the row went.
 pub(super) type Slot = u32;
+
+/// A place in the order of what is due: moment, age, slot.
+pub(super) type Turn = (i64, i64, Slot);
 
 /// "Never", as a moment in a slot.
 const NEVER: i64 = i64::MAX;
@@ -37,7 +41,7 @@ struct Group {
     method: Arc<str>,
     queue: Arc<str>,
     /// By the moment from which it can be claimed, then by age.
-    ready: BTreeSet<(i64, i64, Slot)>,
+    ready: BTreeSet<Turn>,
 }
 
 #[derive(Default)]
@@ -156,49 +160,54 @@ impl Plan {
         self.set(slot, next)
     }
 
-    /// The first `limit` that a claim with this filter could take, the longest claimable first, leaving
-    /// out those that `skip` names.
-    pub fn claimable(
+    /// The next `limit` that are due, in order, from behind `after`.
+    pub fn due(&self, due: &Due, after: Option<Turn>, limit: usize) -> Vec<Turn> {
+        match due {
+            Due::Claim { filter, now } => self.claimable(filter, *now, after, limit),
+            Due::Timer { now } => {
+                let begin =
+                    after.map_or(Bound::Unbounded, |(due, _, slot)| Bound::Excluded((due, slot)));
+                let end = Bound::Included((now.as_micros(), Slot::MAX));
+                if after.is_some_and(|(due, _, _)| due > now.as_micros()) {
+                    return Vec::new();
+                }
+                let due = self.timers.range((begin, end)).take(limit);
+                due.map(|&(due, slot)| (due, 0, slot)).collect()
+            }
+        }
+    }
+
+    fn claimable(
         &self,
         filter: &ClaimFilter,
         now: Timestamp,
+        after: Option<Turn>,
         limit: usize,
-        skip: impl Fn(Slot) -> bool,
-    ) -> Vec<Slot> {
-        let end = (now.as_micros(), i64::MAX, Slot::MAX);
+    ) -> Vec<Turn> {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let end = Bound::Included((now.as_micros(), i64::MAX, Slot::MAX));
         let mut queues: Vec<_> = self
             .groups
             .iter()
             .filter(|group| !group.ready.is_empty())
             .filter(|group| filter.accepts(&group.api, &group.method, &group.queue))
-            .map(|group| group.ready.range(..=end).copied().filter(|place| !skip(place.2)))
+            .map(|group| group.ready.range((begin, end)).copied())
             .collect();
         let mut heads: BinaryHeap<_> = queues
             .iter_mut()
             .enumerate()
-            .filter_map(|(index, queue)| queue.next().map(|place| Reverse((place, index))))
+            .filter_map(|(index, queue)| queue.next().map(|turn| Reverse((turn, index))))
             .collect();
         let mut found = Vec::new();
         while found.len() < limit
-            && let Some(Reverse((place, index))) = heads.pop()
+            && let Some(Reverse((turn, index))) = heads.pop()
         {
-            found.push(place.2);
-            if let Some(place) = queues[index].next() {
-                heads.push(Reverse((place, index)));
+            found.push(turn);
+            if let Some(turn) = queues[index].next() {
+                heads.push(Reverse((turn, index)));
             }
         }
         found
-    }
-
-    /// The first `limit` whose timer has run out, the most overdue first, leaving out those that `skip`
-    /// names.
-    pub fn due(&self, now: Timestamp, limit: usize, skip: impl Fn(Slot) -> bool) -> Vec<Slot> {
-        self.timers
-            .range(..=(now.as_micros(), Slot::MAX))
-            .map(|&(_, slot)| slot)
-            .filter(|&slot| !skip(slot))
-            .take(limit)
-            .collect()
     }
 
     pub fn next_due(&self) -> Option<Timestamp> {
@@ -224,7 +233,7 @@ fn key_of(slots: &[Option<Scheduled>], slot: Slot) -> u64 {
 #[derive(Default)]
 pub(super) struct PlanBuilder {
     plan: Plan,
-    ready: Vec<Vec<(i64, i64, Slot)>>,
+    ready: Vec<Vec<Turn>>,
     timers: Vec<(i64, Slot)>,
 }
 

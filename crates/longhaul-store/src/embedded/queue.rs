@@ -7,8 +7,9 @@ use longhaul_core::{Applied, Error, Reason};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::batch::Sweep;
 use crate::memory::closed;
-use crate::{Decide, Due, Failure, Key, Priority};
+use crate::{Decide, Failure, Key, Priority};
 
 /// What a caller is told to wait when the queue is full: about as long as some batches take.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -16,7 +17,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// One waiting command and where its answer goes.
 pub(super) enum Waiting {
     One(Key, Decide, oneshot::Sender<Result<Applied, Failure>>),
-    Due(Due, usize, Decide, oneshot::Sender<Result<Vec<Applied>, Error>>),
+    Due(Box<Sweep>, oneshot::Sender<Result<Vec<Applied>, Error>>),
     Probe(oneshot::Sender<Result<(), Error>>),
 }
 
@@ -26,7 +27,7 @@ impl Waiting {
         // A caller that has gone away needs no answer.
         match self {
             Self::One(_, _, answer) => drop(answer.send(Err(Failure::Store(error)))),
-            Self::Due(_, _, _, answer) => drop(answer.send(Err(error))),
+            Self::Due(sweep, answer) => drop(answer.send(sweep.end(Some(error)))),
             Self::Probe(answer) => drop(answer.send(Err(error))),
         }
     }

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::batch::{Batch, Miss, Tables};
+use super::batch::{Batch, Miss, Sweep, Tables};
 use super::checkpoint::Log;
 use super::faults::again;
 use super::plan::{Plan, Slot};
@@ -68,32 +68,50 @@ impl Slots {
 #[allow(clippy::large_enum_variant, reason = "nearly all are of the large kind")]
 enum Answer {
     One(oneshot::Sender<Result<Applied, Failure>>, Result<Applied, Failure>),
-    Due(oneshot::Sender<Result<Vec<Applied>, Error>>, Result<Vec<Applied>, Error>),
+    Due(Part),
     Probe(oneshot::Sender<Result<(), Error>>),
+}
+
+/// What a sweep did in this batch.
+struct Part {
+    sweep: Box<Sweep>,
+    applied: Vec<Applied>,
+    /// `None` when it goes on in the next batch.
+    end: Option<Result<(), Error>>,
+    to: oneshot::Sender<Result<Vec<Applied>, Error>>,
 }
 
 impl Answer {
     fn applied(&self) -> &[Applied] {
         match self {
             Self::One(_, Ok(applied)) => std::slice::from_ref(applied),
-            Self::Due(_, Ok(applied)) => applied,
-            Self::One(_, Err(_)) | Self::Due(_, Err(_)) | Self::Probe(_) => &[],
+            Self::Due(part) => &part.applied,
+            Self::One(_, Err(_)) | Self::Probe(_) => &[],
         }
     }
 
-    /// A caller that has gone away needs no answer; what it asked for is committed all the same.
-    fn send(self) {
+    /// Answers after the commit; returns a sweep that goes on. A caller that has gone away needs no answer:
+    /// what it asked for is committed all the same.
+    fn send(self) -> Option<Waiting> {
         match self {
             Self::One(to, result) => drop(to.send(result)),
-            Self::Due(to, result) => drop(to.send(result)),
             Self::Probe(to) => drop(to.send(Ok(()))),
+            Self::Due(Part { mut sweep, applied, end, to }) => {
+                sweep.done.extend(applied);
+                match end {
+                    None => return Some(Waiting::Due(sweep, to)),
+                    Some(end) => drop(to.send(sweep.end(end.err()))),
+                }
+            }
         }
+        None
     }
 
+    /// Answers when the commit has failed.
     fn fail(self, error: Error) {
         match self {
             Self::One(to, _) => drop(to.send(Err(Failure::Store(error)))),
-            Self::Due(to, _) => drop(to.send(Err(error))),
+            Self::Due(part) => drop(part.to.send(part.sweep.end(Some(error)))),
             Self::Probe(to) => drop(to.send(Err(error))),
         }
     }
@@ -180,7 +198,9 @@ fn batch(
     for applied in answers.iter().flat_map(Answer::applied) {
         tell(&*listener, applied);
     }
-    answers.into_iter().for_each(Answer::send);
+    let mut rest: VecDeque<Waiting> = answers.into_iter().filter_map(Answer::send).collect();
+    // Behind those that wait already: a long sweep holds nobody up.
+    waiting.append(&mut rest);
     waiting
 }
 
@@ -200,13 +220,15 @@ fn decide(
                 (Answer::One(to, Err(Failure::Store(again(&error)))), Some(error))
             }
         },
-        Waiting::Due(due, limit, decide, to) => {
-            match batch.update_due(tables, &due, limit, &decide) {
-                Ok(applied) => (Answer::Due(to, Ok(applied)), None),
-                Err(Miss::Refused(_)) => (Answer::Due(to, Ok(Vec::new())), None),
-                Err(Miss::Command(error)) => (Answer::Due(to, Err(error)), None),
-                Err(Miss::Batch(error)) => (Answer::Due(to, Err(again(&error))), Some(error)),
-            }
+        Waiting::Due(mut sweep, to) => {
+            let mut applied = Vec::new();
+            let (end, broken) = match batch.update_due(tables, &mut sweep, &mut applied) {
+                Ok(true) | Err(Miss::Refused(_)) => (Some(Ok(())), None),
+                Ok(false) => (None, None),
+                Err(Miss::Command(error)) => (Some(Err(error)), None),
+                Err(Miss::Batch(error)) => (Some(Err(again(&error))), Some(error)),
+            };
+            (Answer::Due(Part { sweep, applied, end, to }), broken)
         }
         Waiting::Probe(to) => match batch.probe(tables) {
             Ok(()) => (Answer::Probe(to), None),
