@@ -69,6 +69,7 @@ pub(crate) fn queued(start: Start, now: Timestamp) -> Operation {
         external_ref: None,
         traceparent: start.traceparent,
         deadline: start.deadline,
+        start_by: start.start_by,
         request_id: start.request_id,
         create_time: now,
         start_time: None,
@@ -308,10 +309,12 @@ fn tick(operation: &Operation, jitter: u8, now: Timestamp) -> Result<Applied, Re
     let missed = operation.deadline.is_some_and(|deadline| deadline <= now);
     match &operation.state {
         State::Queued { .. } => {
-            if operation.cancel.is_none() {
+            if operation.cancel.is_some() {
+                next.main_work_given_up();
+            } else if missed {
                 next.stop(Cause::Deadline, "".into(), "".into());
             } else {
-                next.main_work_given_up();
+                next.never_claimed();
             }
         }
         State::Running { lease } => {

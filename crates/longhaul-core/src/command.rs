@@ -27,6 +27,7 @@ pub struct Start {
     pub metadata: Payload,
     pub traceparent: Arc<str>,
     pub deadline: Option<Timestamp>,
+    pub start_by: Option<Timestamp>,
     pub request_id: Option<RequestId>,
     pub policy: Policy,
 }

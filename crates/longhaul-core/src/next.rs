@@ -127,8 +127,15 @@ impl Next {
         }
     }
 
-    /// Records the first wish to stop, and acts on it.
-    pub(crate) fn stop(&mut self, cause: Cause, actor: Arc<str>, reason: Arc<str>) {
+    /// Ends what waited for its first worker for too long.
+    pub(crate) fn never_claimed(&mut self) {
+        let reason = "no worker claimed it in time";
+        self.note_stop(Cause::Deadline, "".into(), reason.into());
+        let message = "no worker claimed the operation by the moment it had to start by";
+        self.end_cancelled(None, message.to_owned());
+    }
+
+    fn note_stop(&mut self, cause: Cause, actor: Arc<str>, reason: Arc<str>) {
         self.operation.cancel = Some(Cancel {
             cause,
             at: self.now,
@@ -140,6 +147,11 @@ impl Next {
             acknowledged_at: None,
         });
         self.event(EventKind::CancelRequested { cause, actor, reason });
+    }
+
+    /// Records the first wish to stop, and acts on it.
+    pub(crate) fn stop(&mut self, cause: Cause, actor: Arc<str>, reason: Arc<str>) {
+        self.note_stop(cause, actor, reason);
         match &self.operation.state {
             // Past the gate the work is carried forward, within the cancel's deadline.
             State::Queued { .. } if self.operation.gate_passed.is_some() => {}

@@ -276,6 +276,8 @@ pub struct Operation {
     pub traceparent: Arc<str>,
     /// By when it must be done.
     pub deadline: Option<Timestamp>,
+    /// By when a worker must have claimed it for the first time.
+    pub start_by: Option<Timestamp>,
     /// The caller's idempotency key.
     pub request_id: Option<RequestId>,
     /// When it was started.
@@ -397,7 +399,7 @@ impl Operation {
         let stop_at = self.cancel.as_ref().map(|cancel| cancel.deadline);
         let deadline = if self.cancel.is_none() { self.deadline } else { None };
         match &self.state {
-            State::Queued { .. } => earliest([deadline, stop_at]),
+            State::Queued { .. } => earliest([deadline, stop_at, self.unclaimed_until()]),
             State::Running { lease } => earliest([deadline, Some(lease.expires_at)]),
             State::Cancelling { lease } => earliest([stop_at, Some(lease.expires_at)]),
             State::CleaningUp { lease, budget_end, .. } => {
@@ -405,6 +407,13 @@ impl Operation {
             }
             State::Done { .. } => self.purge_at(),
         }
+    }
+
+    /// When it ends because nobody has claimed it; `None` once somebody has, or when it may wait for ever.
+    #[must_use]
+    pub fn unclaimed_until(&self) -> Option<Timestamp> {
+        let waits = self.start_time.is_none() && self.cancel.is_none();
+        self.start_by.filter(|_| waits && self.outcome().is_none())
     }
 
     /// When the row may go: after retention, or after a delete, but never before the window of its

@@ -239,9 +239,11 @@ fn invent_facts(random: &mut Random) -> Start {
     };
     let deadline = random.pick(&[None, None, Some(0), Some(20), Some(100), Some(3600)]);
     let until = random.pick(&[None, None, Some(0), Some(100), Some(7200)]);
+    let start_by = random.pick(&[None, None, Some(0), Some(20), Some(50)]);
     let after = |seconds| BEGIN + Duration::from_secs(seconds);
     Start {
         deadline: deadline.map(after),
+        start_by: start_by.map(after),
         request_id: until.map(|until| RequestId { value: "r".into(), until: after(until) }),
         ..facts(policy)
     }

@@ -18,9 +18,9 @@ use longhaul_core::{
 const HEAD: &str = "\
 The life of an operation: every state x every command. Written by tests/lifecycle.rs; see there.
 
-Lease 30s, cancel timeout 60s, cleanup budget 300s where there is a cleanup, deadline 3600s after the
-start, retention one day, three attempts, back-off 8s then 16s. Each line: a command (reports come under
-the current epoch unless they say stale), the state it leads to with the code of a done operation, the
+Lease 30s, cancel timeout 60s, cleanup budget 300s where there is a cleanup, 600s until a first claim must
+have come where that is limited, deadline 3600s after the start, retention one day, three attempts, back-off
+8s then 16s. Each line: a command (reports come under the current epoch unless they say stale), the state it leads to with the code of a done operation, the
 effects it leaves behind, epoch/attempt, when it is next due, and the events.
 \"-\" means accepted without any change. What is refused comes last; a refusal changes nothing.
 ";
@@ -72,6 +72,10 @@ fn queued() -> Vec<(&'static str, Story)> {
     let past_gate = || fresh().claimed().past_gate();
     vec![
         ("QUEUED, fresh", fresh()),
+        ("QUEUED, fresh, to be claimed in time", Story::with_start_by(policy())),
+        ("QUEUED, released, claimed in time before", {
+            Story::with_start_by(policy()).claimed().released()
+        }),
         ("QUEUED, backing off", retrying()),
         ("QUEUED, lost lease", lost()),
         ("QUEUED, released", fresh().claimed().released()),
@@ -205,6 +209,7 @@ fn done() -> Vec<(&'static str, Story)> {
         }),
         ("DONE, cancelled, the worker fell silent", first().cancelled(Cause::Client).due()),
         ("DONE, deadline missed while queued", Story::with_deadline(policy()).due()),
+        ("DONE, nobody claimed it in time", Story::with_start_by(policy()).due()),
         ("DONE, response, strict about cancel", {
             Story::new(strict).claimed().finished(succeeded())
         }),
@@ -268,6 +273,7 @@ fn moments(operation: &Operation) -> Vec<(&'static str, Timestamp)> {
     };
     [
         ("tick, lease due", lease),
+        ("tick, nobody claimed in time", operation.unclaimed_until()),
         ("tick, deadline due", deadline),
         ("tick, cancel deadline due", stop),
         ("tick, cleanup budget due", budget),

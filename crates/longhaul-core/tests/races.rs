@@ -38,6 +38,23 @@ fn check_unchanged(story: &Story, command: Command) -> Vec<EventKind> {
 // The table of races, row by row.
 
 #[test]
+fn nobody_claimed_by_start_by_ends_with_code_4_and_no_effects() {
+    let waiting = Story::with_start_by(policy());
+    let last = waiting.clone().later(START_BY - Duration::from_micros(1)).does(claim());
+    last.is("RUNNING");
+    let late = waiting.clone().later(START_BY);
+    assert_eq!(late.refusal(claim()), Refusal::NotClaimable, "the sweep may come later");
+    late.does(tick()).is("DONE 4 DEADLINE_EXCEEDED").leaves(Effects::NotStarted);
+}
+
+#[test]
+fn start_by_is_over_with_the_first_claim_even_if_that_is_given_back() {
+    let released = Story::with_start_by(policy()).claimed().released().later(START_BY);
+    assert_eq!(released.operation.unclaimed_until(), None);
+    released.does(claim()).is("RUNNING");
+}
+
+#[test]
 fn complete_first_then_cancel_is_ok_and_changes_nothing() {
     let done = running().finished(succeeded());
     check_unchanged(&done, cancel(Cause::Client));

@@ -15,10 +15,14 @@ pub(crate) fn explain(operation: &Operation, now: Timestamp) -> v1::Explanation 
             } else {
                 format!("It waits for a worker that claims from queue {:?}.", &*operation.queue)
             });
+            if let Some(until) = operation.unclaimed_until() {
+                sentences.push(format!("If none does, it ends in {} s.", seconds(until, now)));
+            }
             if operation.cancel.is_some() {
                 sentences.push("A cancel came after the gate was passed, so the next attempt carries the work to its end.".to_owned());
             }
-            operation.cancel.as_ref().map(|cancel| cancel.deadline).or(operation.deadline)
+            let stop = operation.cancel.as_ref().map(|cancel| cancel.deadline);
+            stop.or(operation.deadline)
         }
         State::Running { lease } => {
             sentences.push(holder(lease, now));

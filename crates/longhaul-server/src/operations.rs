@@ -72,6 +72,7 @@ impl Operations {
             metadata: facts.metadata,
             traceparent: call.caller.traceparent.clone(),
             deadline: method.deadline.map(|span| now + span),
+            start_by: method.start_by.map(|span| now + span),
             request_id: facts.request_id.map(|value| RequestId {
                 value: value.into(),
                 until: now + method.request_id_window,

@@ -146,6 +146,7 @@ impl Operators {
             metadata: nothing,
             traceparent: "".into(),
             deadline: None,
+            start_by: None,
             request_id: Some(RequestId {
                 value: request.request_id.as_str().into(),
                 until: now + window,
@@ -315,6 +316,7 @@ fn detail(operation: &Operation, api: Option<&Api>) -> v1::OperationDetail {
         end_time: operation.end_time().map(convert::moment),
         expire_time: operation.expire_time().map(convert::moment),
         deadline: operation.deadline.map(convert::moment),
+        start_by: operation.start_by.map(convert::moment),
         delete_time: operation.deleted.map(convert::moment),
         gate_time: operation.gate_passed.map(convert::moment),
         request: Some(convert::any(&operation.request)),

@@ -202,6 +202,8 @@ pub struct MethodSettings {
     pub cleanup_budget: Option<Span>,
     /// Longest time from start to end; unset: none.
     pub deadline: Option<Span>,
+    /// Longest time from start until a worker claims it; unset: none.
+    pub start_by: Option<Span>,
     /// How long a done operation is kept.
     pub retention: Option<Span>,
     /// How often and how soon an operation is tried again.
@@ -237,6 +239,7 @@ impl MethodSettings {
             cancel_timeout: first(&self.cancel_timeout, &defaults.cancel_timeout),
             cleanup_budget: first(&self.cleanup_budget, &defaults.cleanup_budget),
             deadline: first(&self.deadline, &defaults.deadline),
+            start_by: first(&self.start_by, &defaults.start_by),
             retention: first(&self.retention, &defaults.retention),
             retry: first(&self.retry, &defaults.retry),
             queue: first(&self.queue, &defaults.queue),
@@ -450,12 +453,14 @@ mod tests {
     #[test]
     fn a_method_goes_before_the_defaults() {
         let text = "
-defaults: {retention: 2d, cancel_timeout: 5s, retry: {attempts: 3}}
+defaults: {retention: 2d, cancel_timeout: 5s, start_by: 10m, retry: {attempts: 3}}
 methods:
   a.B.C: {retention: 3h, cancellable: false, cancel_when_done: refuse}
 ";
         let settings = Settings::parse(text, "settings.yaml").unwrap();
-        let policy = settings.methods["a.B.C"].over(&settings.defaults).policy();
+        let completed = settings.methods["a.B.C"].over(&settings.defaults);
+        assert_eq!(completed.start_by, Some(Span(Duration::from_secs(600))));
+        let policy = completed.policy();
         assert!(!policy.cancellable);
         assert!(policy.strict_cancel_when_done);
         assert_eq!(policy.retention, Duration::from_secs(3 * 3600));

@@ -20,6 +20,8 @@ pub const LEASE: Duration = Duration::from_secs(30);
 pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time for cleaning up, of methods that have a cleanup.
 pub const CLEANUP_BUDGET: Duration = Duration::from_secs(300);
+/// The time from start to the moment by which a worker must have claimed, of operations that have one.
+pub const START_BY: Duration = Duration::from_secs(600);
 /// The time from start to deadline, of operations that have one.
 pub const DEADLINE: Duration = Duration::from_secs(3600);
 
@@ -58,6 +60,7 @@ pub fn facts(policy: Policy) -> Start {
         metadata: payload("google.cloud.deploy.v1.OperationMetadata", b""),
         traceparent: "".into(),
         deadline: None,
+        start_by: None,
         request_id: None,
         policy,
     }
@@ -152,6 +155,12 @@ impl Story {
     /// A fresh operation that must be done within [`DEADLINE`].
     pub fn with_deadline(policy: Policy) -> Self {
         Self::of(Start { deadline: Some(BEGIN + DEADLINE), ..facts(policy) })
+    }
+
+    /// The same, and a worker must claim it within [`START_BY`].
+    pub fn with_start_by(policy: Policy) -> Self {
+        let (deadline, start_by) = (Some(BEGIN + DEADLINE), Some(BEGIN + START_BY));
+        Self::of(Start { deadline, start_by, ..facts(policy) })
     }
 
     pub fn of(facts: Start) -> Self {

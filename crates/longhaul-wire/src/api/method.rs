@@ -60,6 +60,8 @@ pub struct StartMethod {
     pub policy: Policy,
     /// Longest time from start to end, where there is one.
     pub deadline: Option<Duration>,
+    /// Longest time from start until a worker claims it, where there is one.
+    pub start_by: Option<Duration>,
     /// The queue that workers claim from.
     pub queue: Arc<str>,
     /// `verb` of the metadata, such as `create`.

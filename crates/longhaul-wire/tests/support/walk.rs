@@ -41,6 +41,7 @@ pub fn started(api: &Api, method: &str, id: &str, request: &str) -> Operation {
             metadata: facts.metadata,
             traceparent: "".into(),
             deadline: None,
+            start_by: None,
             request_id: None,
             policy: start.policy.clone(),
         },

@@ -265,6 +265,20 @@ async fn a_missed_deadline_is_no_cancellation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_no_worker_claims_by_start_by_ends_with_code_4() {
+    Acme::everywhere(async |acme| {
+        let claimed = acme.start("publish").await;
+        let held = acme.worker.claim(&claimed).await;
+        let waiting = acme.start("publish").await;
+        let ended = acme.wait(&waiting, &json!({})).await;
+        assert_eq!((ended.code, ended.requested_cancellation), (Some(4), false), "{ended:?}");
+        acme.worker.report(held.item(Say::Alive)).await.wants("CONTINUE");
+        acme.get(&claimed).await.is_running();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn its_workers_claim_from_its_own_queue() {
     Acme::everywhere(async |acme| {
         let name = acme.start("transcode").await;

@@ -59,6 +59,7 @@ impl Loader<'_> {
         Ok(StartMethod {
             policy: settings.policy(),
             deadline: settings.deadline.map(|span| span.0),
+            start_by: settings.start_by.map(|span| span.0),
             queue: settings.queue.clone().unwrap_or_else(|| prefix.to_owned()).into(),
             verb: settings.verb.clone().unwrap_or(first_word).into(),
             summary: summary(declared.name()),
