@@ -238,7 +238,7 @@ impl Config {
 
 /// Loads one configured API. Fails with `CONFIG_INVALID` for an unreadable file and `API_INVALID` for its
 /// contents.
-pub(crate) fn load_api(config: &ApiConfig) -> Result<Arc<Api>, Error> {
+pub fn load_api(config: &ApiConfig) -> Result<Arc<Api>, Error> {
     if let Some(name) = &config.bundle {
         return bundled::load(name);
     }

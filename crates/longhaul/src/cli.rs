@@ -16,8 +16,7 @@ use crate::output::{self, Format};
 use crate::worker;
 
 /// Examples stand before everything else.
-const TEMPLATE: &str =
-    "{about}{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
+const TEMPLATE: &str = "{about}{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -55,9 +55,10 @@ impl Folders {
     fn prune(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.root)?.flatten() {
             let lock = entry.path();
-            let old = entry.metadata().and_then(|about| about.modified()).is_ok_and(|modified| {
-                modified.elapsed().is_ok_and(|idle| idle > KEPT)
-            });
+            let old = entry
+                .metadata()
+                .and_then(|about| about.modified())
+                .is_ok_and(|modified| modified.elapsed().is_ok_and(|idle| idle > KEPT));
             if old
                 && lock.extension().is_some_and(|extension| extension == "lock")
                 && let Ok(file) = open_lock(&lock)
@@ -224,9 +225,9 @@ fn encode(operation: &str) -> String {
     if name.len() > NAME_BYTES_MAX {
         // FNV-1a, twice with different beginnings: 128 bits that no two operations share by chance.
         let hash = |start: u64| {
-            operation.bytes().fold(start, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            })
+            operation
+                .bytes()
+                .fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
         };
         let (one, two) = (hash(0xcbf2_9ce4_8422_2325), hash(0x6c62_272e_07bb_0142));
         name = format!("{}-{one:016x}{two:016x}", &name[..NAME_BYTES_MAX - 40]);

@@ -160,16 +160,20 @@ impl<'a> Attempt<'a> {
         );
         let last = self.follow(&mut supervised).await;
         supervised.ended().await;
-        let ending = match last {
-            Some(Notice::Ended(ended)) => Ending::Ended(ended),
+        let operation = self.assignment.operation.as_str();
+        match last {
+            Some(Notice::Ended(ended)) => {
+                let (end, told, killed) = (ended.end, ended.told, ended.killed);
+                tracing::info!(operation, ?end, told, killed, "ended");
+                Ending::Ended(ended)
+            }
             Some(Notice::NotStarted(error)) => Ending::NotStarted(error),
             Some(Notice::Said(_)) | None => {
+                tracing::warn!(operation, "the supervisor was killed; clearing away");
                 self.worker.supervisors.clear_away().await;
                 Ending::Lost
             }
-        };
-        tracing::info!(operation = self.assignment.operation, ?ending, "ended");
-        ending
+        }
     }
 
     async fn start(&mut self, cleanup: bool) -> io::Result<Supervised> {
@@ -269,7 +273,10 @@ impl<'a> Attempt<'a> {
                     let stored = self.assignment.metadata.as_ref();
                     let metadata = self.served.metadata(stored, fields);
                     if metadata.is_none() {
-                        tracing::warn!(operation = self.assignment.operation, "metadata of another type");
+                        tracing::warn!(
+                            operation = self.assignment.operation,
+                            "metadata of another type"
+                        );
                     }
                     metadata
                 });
@@ -302,6 +309,9 @@ impl<'a> Attempt<'a> {
     /// Words alone leave the numbers as they were.
     fn progress(&mut self, progress: Progress, in_metadata: bool) {
         let mut progress = progress;
+        if progress == Progress::default() {
+            return;
+        }
         if progress.percent.is_none() && progress.step == 0 {
             let message = std::mem::take(&mut progress.message);
             progress = Progress { message, ..self.progress.clone() };

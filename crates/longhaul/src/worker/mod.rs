@@ -92,7 +92,13 @@ pub struct Args {
     #[arg(long)]
     pub cleanup: bool,
     /// The server
-    #[arg(long, value_name = "URL", env = "LONGHAUL_SERVER", default_value = "http://127.0.0.1:7151", help_heading = "Server")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LONGHAUL_SERVER",
+        default_value = "http://127.0.0.1:7151",
+        help_heading = "Server"
+    )]
     pub server: String,
     /// File with a bearer token; LONGHAUL_TOKEN may hold one, too
     #[arg(long, value_name = "FILE", help_heading = "Server")]
@@ -175,7 +181,8 @@ fn options(args: &Args, served: &[Served]) -> Options {
 }
 
 fn folders(given: Option<&Path>) -> Result<Folders, Failure> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable =
+        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let root = given.map(Path::to_owned).or_else(|| {
         let state = variable("XDG_STATE_HOME");
         let state = state.or_else(|| Some(variable("HOME")?.join(".local/state")));
@@ -183,7 +190,8 @@ fn folders(given: Option<&Path>) -> Result<Folders, Failure> {
         Some(state?.join("checkpoints"))
     });
     let root = root.ok_or_else(|| {
-        Failure::usage("there is no home to keep checkpoints in").help("say where: --checkpoint-dir DIR")
+        Failure::usage("there is no home to keep checkpoints in")
+            .help("say where: --checkpoint-dir DIR")
     })?;
     Folders::open(&root).map_err(|error| {
         Failure::usage(format!("cannot keep checkpoints in {}: {error}", root.display()))
@@ -195,9 +203,9 @@ fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
         return Ok(std::env::var("LONGHAUL_TOKEN").ok().filter(|token| !token.is_empty()));
     };
     let token = std::fs::read_to_string(file);
-    token.map(Some).map_err(|error| {
-        Failure::usage(format!("cannot read {}: {error}", file.display()))
-    })
+    token
+        .map(Some)
+        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))
 }
 
 /// A worker goes on asking a server that is not there; somebody should know.

@@ -158,11 +158,7 @@ impl Judge {
 
 /// The response, if there is one: exit code 0, and after a SIGTERM of ours also something on standard
 /// output, since commands that stop often exit with 0 as well.
-fn answer(
-    ended: &Ended,
-    served: &Served,
-    assignment: &Assignment,
-) -> Option<Result<Any, String>> {
+fn answer(ended: &Ended, served: &Served, assignment: &Assignment) -> Option<Result<Any, String>> {
     if ended.end != End::Exited(0) {
         return None;
     }

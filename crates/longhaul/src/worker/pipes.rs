@@ -166,13 +166,13 @@ async fn hear(pipe: Option<pipe::Receiver>, notices: mpsc::Sender<Notice>) {
     let Some(mut pipe) = pipe else { return };
     let mut chunk = vec![0; CHUNK];
     let mut cutter = Cutter::default();
-    let mut latest = None;
+    let mut latest = Latest::default();
     let mut next = Instant::now();
     loop {
         let read = tokio::select! {
             read = pipe.read(&mut chunk) => read.unwrap_or(0),
-            () = sleep_until(next), if latest.is_some() => {
-                pass(&notices, &mut latest).await;
+            () = sleep_until(next), if !latest.lines.is_empty() => {
+                latest.pass(&notices).await;
                 next = Instant::now() + PROGRESS_EVERY;
                 continue;
             }
@@ -180,23 +180,43 @@ async fn hear(pipe: Option<pipe::Receiver>, notices: mpsc::Sender<Notice>) {
         let lines = if read == 0 { cutter.rest() } else { cutter.cut(&chunk[..read]) };
         for line in lines {
             if line.starts_with("::") {
-                pass(&notices, &mut latest).await;
-                pass(&notices, &mut Some(line)).await;
+                latest.pass(&notices).await;
+                pass(&notices, line).await;
             } else if !line.trim().is_empty() {
-                latest = Some(line);
+                latest.add(line);
             }
         }
         if read == 0 {
-            pass(&notices, &mut latest).await;
+            latest.pass(&notices).await;
             return;
         }
     }
 }
 
-async fn pass(notices: &mpsc::Sender<Notice>, line: &mut Option<String>) {
-    if let Some(line) = line.take() {
-        // The writer ends only with the supervisor.
-        let _ = notices.send(Notice::Said(line)).await;
+async fn pass(notices: &mpsc::Sender<Notice>, line: String) {
+    // The writer ends only with the supervisor.
+    let _ = notices.send(Notice::Said(line)).await;
+}
+
+/// The last line of each form, the latest at the end: JSON may hold what words do not, and the other way
+/// round, so neither takes the other's place.
+#[derive(Default)]
+struct Latest {
+    lines: Vec<String>,
+}
+
+impl Latest {
+    fn add(&mut self, line: String) {
+        let is_json = |line: &String| line.starts_with('{');
+        let form = is_json(&line);
+        self.lines.retain(|other| is_json(other) != form);
+        self.lines.push(line);
+    }
+
+    async fn pass(&mut self, notices: &mpsc::Sender<Notice>) {
+        for line in self.lines.drain(..) {
+            pass(notices, line).await;
+        }
     }
 }
 

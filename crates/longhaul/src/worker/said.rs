@@ -67,7 +67,8 @@ fn request_of(request: &str) -> Said {
         ("effects", said) => effects(said).map_or_else(|| unknown(request), Said::Effects),
         ("error", said) => {
             let (code, message) = first_word(said);
-            code_of(code).map_or_else(|| unknown(request), |code| Said::Failure(code, tidy(message)))
+            code_of(code)
+                .map_or_else(|| unknown(request), |code| Said::Failure(code, tidy(message)))
         }
         ("gate", "") => Said::Gate,
         ("checkpoint", "") => Said::Checkpoint,

@@ -66,7 +66,8 @@ fn is_called(api: &Api, name: &str) -> bool {
 fn method(api: &Arc<Api>, name: &str) -> Result<Served, Failure> {
     let dotted = name.trim_start_matches('/').replace('/', ".");
     let fits = |full: &str| {
-        full.strip_suffix(dotted.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        full.strip_suffix(dotted.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
     let found: Vec<_> = api.start_methods().filter(|method| fits(&method.full_name)).collect();
     match found.as_slice() {
@@ -100,7 +101,8 @@ impl Served {
 
     fn request(&self, assignment: &Assignment) -> Result<Message, String> {
         let bytes = assignment.request.as_ref().map(|request| request.value.as_slice());
-        Message::decode(&self.method.input, bytes.unwrap_or_default()).map_err(|error| error.message)
+        Message::decode(&self.method.input, bytes.unwrap_or_default())
+            .map_err(|error| error.message)
     }
 
     /// The request of the start, as JSON on one line.
@@ -121,7 +123,11 @@ impl Served {
             json::from_json(&start.response_type, output.as_bytes(), &*self.api)
         };
         let response = response.map_err(|error| {
-            format!("standard output is not a {}: {}", start.response_type.full_name(), error.message)
+            format!(
+                "standard output is not a {}: {}",
+                start.response_type.full_name(),
+                error.message
+            )
         })?;
         Ok(any(&start.response_type, &response))
     }
@@ -155,7 +161,8 @@ fn any(ty: &MessageType, message: &Message) -> Any {
 pub fn check_program(program: &std::ffi::OsStr) -> Result<(), Failure> {
     use std::os::unix::fs::PermissionsExt;
     let runs = |file: &std::path::Path| {
-        file.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+        file.metadata()
+            .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
     };
     let path = std::path::Path::new(program);
     let found = if path.components().count() > 1 || program.as_encoded_bytes().contains(&b'/') {

@@ -284,15 +284,15 @@ impl Supervisor {
 
     /// One round of SIGKILL.
     fn kill(&mut self) {
+        let mut alive = processes::below(getpid(), &HashSet::new());
+        alive.retain(|process| !process.zombie);
+        self.killed |= !alive.is_empty();
         if self.end.is_none() {
             let _ = kill_process_group(self.command, Signal::KILL);
         }
-        for process in processes::below(getpid(), &HashSet::new()) {
-            if !process.zombie {
-                self.killed = true;
-                // What may not be killed, such as a command of another user, is waited for.
-                let _ = processes::signal(&process, Signal::KILL);
-            }
+        for process in alive {
+            // What may not be killed, such as a command of another user, is waited for.
+            let _ = processes::signal(&process, Signal::KILL);
         }
     }
 }
