@@ -18,13 +18,16 @@ use longhaul_wire::convert::Edge;
 use longhaul_wire::{status, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, StreamingService, UnaryService};
+use tonic::{Code, Status};
 
-use crate::Server;
 use crate::call::{Call, Caller, DOMAIN};
+use crate::{Server, session};
+
+/// The one stream in both directions; it begins with everything that a worker holds.
+const SESSION: &str = "longhaul.v1.Workers.Session";
 
 /// Answers one gRPC request. `listener_api` is the API that the port was given to.
 pub(crate) async fn answer(
@@ -48,7 +51,10 @@ pub(crate) async fn answer(
         Ok(target) => target,
         Err(error) => return status::to_grpc(&error, DOMAIN).into_http(),
     };
-    let limit = server.config.limits.body_bytes_max;
+    let mut limit = server.config.limits.body_bytes_max;
+    if &*target.method.full_name == SESSION {
+        limit = limit.max(session::REQUEST_BYTES_MAX);
+    }
     let mut grpc = Grpc::new(BytesCodec)
         .apply_max_message_size_config(Some(limit), None)
         .accept_compressed(CompressionEncoding::Gzip)
@@ -156,7 +162,7 @@ impl StreamingService<Bytes> for Stream {
         let (server, target) = (self.server.clone(), self.target.clone());
         Box::pin(async move {
             match &*target.method.full_name {
-                "longhaul.v1.Workers.Session" => {
+                SESSION => {
                     let requests = decoded(request.into_inner());
                     Ok(tonic::Response::new(encoded(server.workers.session(requests))))
                 }
@@ -178,19 +184,48 @@ impl StreamingService<Bytes> for Stream {
     }
 }
 
-/// The messages of a stream of bytes.
+/// The messages of a stream of bytes. A line that breaks is their end: nobody is left to be told why.
 fn decoded<M: prost::Message + Default + 'static>(
     bytes: tonic::Streaming<Bytes>,
 ) -> Pin<Box<dyn futures_util::Stream<Item = Result<M, Error>> + Send>> {
-    Box::pin(bytes.map(|item| {
-        let item = item.map_err(|status| {
-            Error::new(Reason::InvalidValue, "the stream broke off").caused_by(status)
-        })?;
-        M::decode(item).map_err(|error| {
+    let messages = bytes.map(|item| match item {
+        Ok(item) => Some(M::decode(item).map_err(|error| {
             let what = format!("the request is not the message it should be: {error}");
             Error::new(Reason::InvalidValue, what)
-        })
-    }))
+        })),
+        Err(status) => unreadable(&status).map(Err),
+    });
+    Box::pin(
+        messages
+            .take_while(|item| std::future::ready(item.is_some()))
+            .filter_map(std::future::ready),
+    )
+}
+
+/// What the caller did wrong when its stream cannot be read on; `None` when the line broke.
+fn unreadable(status: &Status) -> Option<Error> {
+    match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted => {
+            let what = format!("a request of the stream is too large: {}", status.message());
+            Some(Error::new(Reason::BodyTooLarge, what))
+        }
+        Code::Internal | Code::Unimplemented | Code::InvalidArgument => {
+            let what = format!("the stream is not what gRPC sends: {}", status.message());
+            Some(Error::new(Reason::InvalidValue, what))
+        }
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::Unavailable
+        | Code::DataLoss
+        | Code::Unauthenticated => None,
+    }
 }
 
 /// The bytes of a stream of messages.

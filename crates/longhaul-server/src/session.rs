@@ -1,21 +1,25 @@
 //! One worker's session: a stream in both directions for as long as the worker lives.
 //!
 //! Owns what the worker holds and what it was last told. Everything it says comes from the rows, so a
-//! lost stream loses nothing: the next session begins with the whole desired set again.
+//! lost stream loses nothing: the next session begins with the whole desired set again. Taking work is
+//! `claimer.rs`.
+
+mod claimer;
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _};
 use longhaul_core::{Applied, Epoch, Error, OperationName, Reason};
 use longhaul_store::ClaimFilter;
 use longhaul_wire::v1;
 use longhaul_wire::v1::desired_state::Action;
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 
+use self::claimer::{Claimer, Taken, give_back};
 use crate::watch::Subscription;
 use crate::workers::Workers;
 
@@ -23,14 +27,18 @@ use crate::workers::Workers;
 pub(crate) type Requests = Pin<Box<dyn Stream<Item = Result<v1::SessionRequest, Error>> + Send>>;
 type Reporting = Pin<Box<dyn Future<Output = (u64, Vec<v1::ReportResult>)> + Send>>;
 
+/// Bytes of one request: the name and epoch of every operation in a full session fit.
+pub(crate) const REQUEST_BYTES_MAX: usize = 16 << 20;
 /// Most slots of one session; each held operation costs about 200 bytes here.
 const SLOTS_MAX: u32 = 100_000;
 /// Answers that may wait for a slow worker before the session stops working for it.
-const ANSWERS_MAX: usize = 64;
-/// Reports of one session that may be on their way to the store at once.
+const ANSWERS_MAX: usize = 16;
+/// Reports of one session that may be on their way to the store at once; further ones are not read yet.
 const REPORTS_MAX: usize = 1024;
-/// How often a session with free slots looks for work by itself, should a wake-up be lost.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Updates in one answer: with reasons of 1 KiB they stay well below the 4 MiB that gRPC clients read.
+const UPDATES_MAX: usize = 1_000;
+/// Bytes of assignments in one answer, unless a single one has more.
+const ASSIGNED_BYTES_MAX: usize = 1 << 20;
 
 /// What the worker was last told about one operation.
 struct Held {
@@ -41,10 +49,12 @@ struct Held {
 struct Session {
     workers: Arc<Workers>,
     slots: usize,
-    /// Tells the claimer how many slots are free.
-    free: watch::Sender<usize>,
+    /// How many operations were handed over by the claimer so far.
+    assigned: usize,
+    /// Tells the claimer how many it may take in all.
+    allowed: watch::Sender<usize>,
     /// What the claimer took.
-    taken: mpsc::Receiver<Result<Vec<Applied>, Error>>,
+    taken: mpsc::Receiver<Taken>,
     held: HashMap<OperationName, Held>,
     changes: Subscription,
     answers: mpsc::Sender<Result<v1::SessionResponse, Error>>,
@@ -81,16 +91,26 @@ async fn run(
     let _place = workers.watch.hold(workers.limits.held_calls_max).ok_or_else(|| {
         crate::call::overloaded("too many calls are held open; open the session again shortly")
     })?;
-    let open = match requests.next().await.transpose()?.and_then(|first| first.request) {
+    let first = tokio::select! {
+        first = requests.next() => first,
+        () = workers.draining.cancelled() => return Ok(()),
+        () = workers.clock.sleep(workers.limits.read_timeout) => {
+            return Err(wrong("the request that opens a session did not come in time"));
+        }
+    };
+    let open = match first.transpose()?.and_then(|first| first.request) {
         Some(v1::session_request::Request::Open(open)) => open,
-        Some(_) => return Err(wrong("the first request of a session must open it")),
-        None => return Ok(()),
+        Some(v1::session_request::Request::Report(_) | v1::session_request::Request::Slots(_)) => {
+            return Err(wrong("the first request of a session must open it; send open first"));
+        }
+        None => return Err(wrong("the first request of a session names nothing; set open")),
     };
     let mut session = Session::open(workers, &open, answers)?;
-    if session.greet(open.held).await?.is_err() {
-        return Ok(());
+    if session.greet(open.held).await?.is_ok() {
+        session.serve(requests).await?;
     }
-    session.serve(requests).await
+    session.give_back_untold();
+    Ok(())
 }
 
 impl Session {
@@ -99,7 +119,7 @@ impl Session {
         open: &v1::SessionOpen,
         answers: mpsc::Sender<Result<v1::SessionResponse, Error>>,
     ) -> Result<Self, Error> {
-        let (free, free_slots) = watch::channel(0);
+        let (allowed, allowed_now) = watch::channel(0);
         let (send_taken, taken) = mpsc::channel(1);
         let claimer = Claimer {
             workers: workers.clone(),
@@ -110,52 +130,80 @@ impl Session {
                 queues: open.queues.iter().map(|queue| queue.as_str().into()).collect(),
             },
             lease: workers.lease(open.lease.as_ref())?,
-            free: free_slots,
+            allowed: allowed_now,
             taken: send_taken,
         };
         let slots = slots(open.slots)?;
+        if open.held.len() > SLOTS_MAX as usize {
+            let count = open.held.len();
+            let what = format!("has {count} entries; at most 100,000 fit into one session");
+            return Err(Error::new(Reason::InvalidValue, format!("open.held {what}"))
+                .at_field("open.held", what));
+        }
         tokio::spawn(claimer.run());
         let changes = workers.watch.operations(Vec::new());
-        Ok(Self { workers, slots, free, taken, held: HashMap::new(), changes, answers })
+        let held = HashMap::new();
+        Ok(Self { workers, slots, assigned: 0, allowed, taken, held, changes, answers })
     }
 
-    /// Says what is wanted of everything that the worker believes it holds.
+    /// Says what is wanted of everything that the worker believes it holds. At most one claim of each
+    /// operation still counts; only that one is kept in mind.
     async fn greet(&mut self, held: Vec<v1::Held>) -> Result<Result<(), Over>, Error> {
-        if held.len() > SLOTS_MAX as usize {
-            return Err(wrong("held has more entries than a session may have slots"));
-        }
-        let mut desired = Vec::new();
+        let mut desired = Vec::with_capacity(held.len());
         for one in held {
             let name = OperationName::parse(&one.operation)?;
             self.changes.add(name.clone());
-            self.held.insert(name.clone(), Held { epoch: one.epoch, told: 0 });
-            desired.extend(self.look(&name).await?);
-        }
-        Ok(self.tell(v1::SessionResponse { desired, complete: true, ..Default::default() }).await)
-    }
-
-    async fn serve(mut self, mut requests: Requests) -> Result<(), Error> {
-        let mut reporting: FuturesUnordered<Reporting> = FuturesUnordered::new();
-        let draining = self.workers.draining.clone();
-        loop {
-            self.free.send_replace(self.slots.saturating_sub(self.held.len()));
-            let alive = tokio::select! {
-                biased;
-                changed = self.changes.changed() => self.look_at(changed).await?,
-                Some((id, results)) = reporting.next(), if !reporting.is_empty() => {
-                    self.answer(id, results).await
-                }
-                taken = self.taken.recv() => self.assign(taken).await,
-                request = requests.next() => self.hear(request, &mut reporting)?,
-                () = draining.cancelled() => Err(Over),
-            };
-            if alive.is_err() {
-                return Ok(());
+            let wanted = self.workers.desired(&name, one.epoch).await?;
+            if wanted.action != Action::Stop as i32 {
+                let told = wanted.action;
+                self.held.insert(name.clone(), Held { epoch: one.epoch, told });
+            } else if !self.held.contains_key(&name) {
+                self.changes.remove(&name);
             }
+            desired.push(update(&name, one.epoch, wanted));
+        }
+        Ok(self.tell_desired(desired, true).await)
+    }
+
+    /// Works until either side ends the session. Reports that had come by then are still applied.
+    async fn serve(&mut self, mut requests: Requests) -> Result<(), Error> {
+        let mut reporting: FuturesUnordered<Reporting> = FuturesUnordered::new();
+        let served = loop {
+            match self.step(&mut requests, &mut reporting).await {
+                Ok(Ok(())) => {}
+                Ok(Err(Over)) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        while let Some((id, results)) = reporting.next().await {
+            // Nobody may be there to hear it; what was reported counts all the same.
+            let _ = self.answer(id, results).await?;
+        }
+        served
+    }
+
+    async fn step(
+        &mut self,
+        requests: &mut Requests,
+        reporting: &mut FuturesUnordered<Reporting>,
+    ) -> Result<Result<(), Over>, Error> {
+        let allowed = self.assigned + self.slots.saturating_sub(self.held.len());
+        self.allowed.send_if_modified(|told| std::mem::replace(told, allowed) != allowed);
+        let draining = self.workers.draining.clone();
+        let has_room = reporting.len() < REPORTS_MAX;
+        tokio::select! {
+            biased;
+            changed = self.changes.changed() => self.look_at(changed).await,
+            Some((id, results)) = reporting.next(), if !reporting.is_empty() => {
+                self.answer(id, results).await
+            }
+            taken = self.taken.recv() => self.assign(taken).await,
+            () = draining.cancelled() => Ok(Err(Over)),
+            request = requests.next(), if has_room => self.hear(request, reporting),
         }
     }
 
-    /// One request of the worker. `Err` when it has no more.
+    /// One request of the worker. [`Over`] when it has no more.
     fn hear(
         &mut self,
         request: Option<Result<v1::SessionRequest, Error>>,
@@ -164,13 +212,8 @@ impl Session {
         let Some(request) = request.transpose()? else { return Ok(Err(Over)) };
         match request.request {
             Some(v1::session_request::Request::Report(report)) => {
-                if reporting.len() >= REPORTS_MAX {
-                    return Err(crate::call::overloaded(
-                        "too many reports of this session wait for their answers; send them slower",
-                    ));
-                }
-                self.workers
-                    .batch("items", i64::try_from(report.items.len()).unwrap_or(i64::MAX))?;
+                let count = i64::try_from(report.items.len()).unwrap_or(i64::MAX);
+                self.workers.batch("report.items", count)?;
                 let (workers, id) = (self.workers.clone(), report.id);
                 reporting.push(Box::pin(async move {
                     let applying = report.items.into_iter().map(|item| workers.apply_item(item));
@@ -179,7 +222,7 @@ impl Session {
             }
             Some(v1::session_request::Request::Slots(new)) => self.slots = slots(new.slots)?,
             Some(v1::session_request::Request::Open(_)) => {
-                return Err(wrong("a session is opened once"));
+                return Err(wrong("a session is opened once; send report or slots"));
             }
             None => return Err(wrong("a session request names nothing; set report or slots")),
         }
@@ -197,7 +240,7 @@ impl Session {
         if desired.is_empty() {
             return Ok(Ok(()));
         }
-        Ok(self.tell(v1::SessionResponse { desired, ..Default::default() }).await)
+        Ok(self.tell_desired(desired, false).await)
     }
 
     /// What the worker is to be told about one operation, if it is not what it was told last.
@@ -212,65 +255,137 @@ impl Session {
         if desired.action == Action::Stop as i32 {
             self.drop_hold(name);
         }
-        Ok(Some(v1::DesiredUpdate { operation: name.to_string(), epoch, desired: Some(desired) }))
+        Ok(Some(update(name, epoch, desired)))
     }
 
-    async fn answer(&mut self, id: u64, results: Vec<v1::ReportResult>) -> Result<(), Over> {
-        for result in &results {
+    async fn answer(
+        &mut self,
+        id: u64,
+        mut results: Vec<v1::ReportResult>,
+    ) -> Result<Result<(), Over>, Error> {
+        for result in &mut results {
             let Ok(name) = OperationName::parse(&result.operation) else { continue };
-            let action = result.desired.as_ref().map_or(0, |desired| desired.action);
-            let Some(held) = self.held.get_mut(&name).filter(|held| held.epoch == result.epoch)
-            else {
+            let told = self.held.get(&name).filter(|held| held.epoch == result.epoch);
+            let told = told.map(|held| held.told);
+            // What was said since this report was decided is newer; it must not be taken back.
+            if told != Some(action(result)) && action(result) != Action::Stop as i32 {
+                self.workers.refresh(result).await?;
+            }
+            if told.is_none() {
                 continue;
-            };
-            held.told = action;
-            if action == Action::Stop as i32 {
+            }
+            if action(result) == Action::Stop as i32 {
                 self.drop_hold(&name);
+            } else if let Some(held) = self.held.get_mut(&name) {
+                held.told = action(result);
             }
         }
+        let cancels = cancels(results.iter().filter_map(|result| {
+            Some((&*result.operation, result.epoch, result.desired.as_ref()?))
+        }));
         let results = Some(v1::SessionResults { id, results });
-        self.tell(v1::SessionResponse { results, ..Default::default() }).await
+        Ok(self.tell(v1::SessionResponse { results, ..Default::default() }, cancels).await)
     }
 
-    async fn assign(&mut self, taken: Option<Result<Vec<Applied>, Error>>) -> Result<(), Over> {
+    async fn assign(&mut self, taken: Option<Taken>) -> Result<Result<(), Over>, Error> {
         let taken = match taken {
             Some(Ok(taken)) => taken,
             Some(Err(error)) => {
                 // The claimer tries again by itself; the worker has nothing to do about it.
                 crate::log_failure(&error);
-                return Ok(());
+                return Ok(Ok(()));
             }
-            None => return Err(Over),
+            None => return Ok(Err(Over)),
         };
-        let mut assignments = Vec::with_capacity(taken.len());
+        self.assigned += taken.len();
         let mut names = BTreeSet::new();
+        let mut replaced = Vec::new();
+        let mut assignments = Vec::with_capacity(taken.len());
         for one in &taken {
-            let operation = &one.operation;
-            let assignment = self.workers.assignment(operation);
+            let (name, epoch) = (&one.operation.name, one.operation.epoch);
+            let assignment = self.workers.assignment(&one.operation);
             let told = assignment.desired.as_ref().map_or(0, |desired| desired.action);
-            self.held.insert(operation.name.clone(), Held { epoch: operation.epoch, told });
-            self.changes.add(operation.name.clone());
-            names.insert(operation.name.clone());
+            if let Some(older) = self.held.insert(name.clone(), Held { epoch, told }) {
+                // Its lease had run out, and the worker gets it anew before it was told so.
+                let stop = self.workers.desired(name, older.epoch).await?;
+                replaced.push(update(name, older.epoch, stop));
+            }
+            self.changes.add(name.clone());
+            names.insert(name.clone());
             assignments.push(assignment);
         }
-        self.tell(v1::SessionResponse { assignments, ..Default::default() }).await?;
+        if !replaced.is_empty() && self.tell_desired(replaced, false).await.is_err() {
+            give_back(&self.workers, taken);
+            return Ok(Err(Over));
+        }
+        if self.hand_over(taken, assignments).await.is_err() {
+            return Ok(Err(Over));
+        }
         // Between the claim and the registration above a change may have gone by unheard.
-        match self.look_at(names).await {
-            Ok(alive) => alive,
-            Err(error) => {
-                crate::log_failure(&error);
-                Err(Over)
+        self.look_at(names).await
+    }
+
+    /// Sends assignments in answers of a bearable size; gives back what could not be sent.
+    async fn hand_over(
+        &mut self,
+        mut taken: Vec<Applied>,
+        assignments: Vec<v1::Assignment>,
+    ) -> Result<(), Over> {
+        let mut rest = assignments.into_iter().peekable();
+        while rest.peek().is_some() {
+            let (mut assignments, mut bytes) = (Vec::new(), 0);
+            while let Some(next) = rest.next_if(|next| {
+                bytes += next.encoded_len();
+                bytes <= ASSIGNED_BYTES_MAX || bytes == next.encoded_len()
+            }) {
+                assignments.push(next);
             }
+            let told = cancels(assignments.iter().filter_map(|assignment| {
+                Some((&*assignment.operation, assignment.epoch, assignment.desired.as_ref()?))
+            }));
+            let count = assignments.len();
+            let response = v1::SessionResponse { assignments, ..Default::default() };
+            if self.tell(response, told).await.is_err() {
+                give_back(&self.workers, taken);
+                return Err(Over);
+            }
+            taken.drain(..count);
+        }
+        Ok(())
+    }
+
+    /// Sends updates in answers of a bearable size; with `complete` the last one says so.
+    async fn tell_desired(
+        &mut self,
+        mut desired: Vec<v1::DesiredUpdate>,
+        complete: bool,
+    ) -> Result<(), Over> {
+        loop {
+            let rest = desired.split_off(desired.len().min(UPDATES_MAX));
+            let told = cancels(desired.iter().filter_map(|update| {
+                Some((&*update.operation, update.epoch, update.desired.as_ref()?))
+            }));
+            let complete = complete && rest.is_empty();
+            let response = v1::SessionResponse { desired, complete, ..Default::default() };
+            self.tell(response, told).await?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+            desired = rest;
         }
     }
 
-    async fn tell(&mut self, response: v1::SessionResponse) -> Result<(), Over> {
-        let updates = response.desired.clone();
-        self.answers.send(Ok(response)).await.map_err(|_| Over)?;
-        for update in &updates {
-            if let Some(desired) = &update.desired {
-                self.workers.note_delivery(&update.operation, update.epoch, desired);
-            }
+    /// Sends one answer, and records that the cancels in it are on their way.
+    async fn tell(&mut self, response: v1::SessionResponse, told: Told) -> Result<(), Over> {
+        let draining = self.workers.draining.clone();
+        tokio::select! {
+            biased;
+            sent = self.answers.send(Ok(response)) => sent.map_err(|_| Over)?,
+            // A worker that reads too slowly must not hold up the end of the server.
+            () = draining.cancelled() => return Err(Over),
+        }
+        for (name, epoch, desired) in told {
+            self.workers.note_delivery(&name, epoch, &desired);
         }
         Ok(())
     }
@@ -279,49 +394,38 @@ impl Session {
         self.held.remove(name);
         self.changes.remove(name);
     }
-}
 
-/// Takes work for one session whenever it has free slots.
-struct Claimer {
-    workers: Arc<Workers>,
-    worker: Arc<str>,
-    filter: ClaimFilter,
-    lease: Duration,
-    free: watch::Receiver<usize>,
-    taken: mpsc::Sender<Result<Vec<Applied>, Error>>,
-}
-
-impl Claimer {
-    async fn run(mut self) {
-        loop {
-            let claims = self.workers.watch.claims(self.filter.clone());
-            let free = *self.free.borrow_and_update();
-            let mut found = false;
-            if free > 0 {
-                let max = free.min(self.workers.config.batch_max);
-                let taken =
-                    self.workers.take(&self.filter, max, &self.worker, self.lease, None).await;
-                found = taken.as_ref().is_ok_and(|taken| !taken.is_empty());
-                let news = found || taken.is_err();
-                if news && self.taken.send(taken).await.is_err() {
-                    return;
-                }
-            }
-            // After a find the session says how many slots are left before more is taken.
-            let waits_for_work = free > 0 && !found;
-            tokio::select! {
-                () = claims.claimable(), if waits_for_work => {}
-                () = self.workers.clock.sleep(LOOK_EVERY), if waits_for_work => {}
-                changed = self.free.changed() => if changed.is_err() { return },
-                () = self.taken.closed() => return,
-            }
+    fn give_back_untold(&mut self) {
+        self.taken.close();
+        while let Ok(taken) = self.taken.try_recv() {
+            give_back(&self.workers, taken.unwrap_or_default());
         }
     }
 }
 
+/// Cancels in one answer: operation, epoch, and what was said.
+type Told = Vec<(String, Epoch, v1::DesiredState)>;
+
+fn cancels<'a>(said: impl Iterator<Item = (&'a str, Epoch, &'a v1::DesiredState)>) -> Told {
+    said.filter(|(_, _, desired)| desired.action == Action::Cancel as i32)
+        .map(|(name, epoch, desired)| (name.to_owned(), epoch, desired.clone()))
+        .collect()
+}
+
+fn update(name: &OperationName, epoch: Epoch, desired: v1::DesiredState) -> v1::DesiredUpdate {
+    v1::DesiredUpdate { operation: name.to_string(), epoch, desired: Some(desired) }
+}
+
+fn action(result: &v1::ReportResult) -> i32 {
+    result.desired.as_ref().map_or(0, |desired| desired.action)
+}
+
 fn slots(asked: u32) -> Result<usize, Error> {
     if asked > SLOTS_MAX {
-        return Err(wrong("slots is above 100,000; open more sessions"));
+        let what = format!("is {asked}; at most 100,000 are allowed, open more sessions");
+        return Err(
+            Error::new(Reason::InvalidValue, format!("slots {what}")).at_field("slots", what)
+        );
     }
     Ok(asked as usize)
 }

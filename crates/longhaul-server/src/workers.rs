@@ -380,7 +380,7 @@ impl Workers {
     }
 
     /// Reads what is wanted of the worker now into a result.
-    async fn refresh(&self, result: &mut v1::ReportResult) -> Result<(), Error> {
+    pub(crate) async fn refresh(&self, result: &mut v1::ReportResult) -> Result<(), Error> {
         let Ok(name) = OperationName::parse(&result.operation) else { return Ok(()) };
         match self.store.get(&name).await? {
             Some(operation) => self.describe(result, &operation),
@@ -413,15 +413,23 @@ impl Workers {
         if told.action != v1::desired_state::Action::Cancel as i32 {
             return;
         }
-        let (now, lease) = (self.clock.now(), self.config.lease);
+        let now = self.clock.now();
         let decide = Arc::new(move |operation: Option<&Operation>| {
             let operation = operation.ok_or(Refusal::NotFound)?;
             let noted =
                 operation.cancel.as_ref().is_none_or(|cancel| cancel.delivered_at.is_some());
-            if noted {
-                return Err(Refusal::NotDue);
+            // Telling a worker something is no sign of life of it: its lease stays as it is.
+            match operation.lease() {
+                Some(held) if !noted => {
+                    let lease = held.expires_at.since(now);
+                    apply(
+                        operation,
+                        Command::Renew { epoch, lease, changes: Changes::default() },
+                        now,
+                    )
+                }
+                Some(_) | None => Err(Refusal::NotDue),
             }
-            apply(operation, Command::Renew { epoch, lease, changes: Changes::default() }, now)
         });
         let store = self.store.clone();
         tokio::spawn(async move {
