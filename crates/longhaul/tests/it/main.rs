@@ -26,6 +26,7 @@ mod lists;
 mod own_api;
 mod probes;
 mod reports;
+mod sessions;
 mod starts;
 mod stops;
 mod waits;

@@ -11,12 +11,13 @@ pub mod place;
 pub mod process;
 pub mod samples;
 pub mod server;
+pub mod session;
 pub mod view;
 pub mod worker;
 
 pub use client::Client;
 pub use http::{Answer, Ask};
-pub use place::{Place, everywhere, over_both_wires};
+pub use place::{Place, everywhere, on_both_stores, over_both_wires};
 pub use server::{Kept, Server};
 pub use view::{Failure, Seen};
 pub use worker::{Claim, Held, Item, Say, Verdict, Worker};

@@ -76,6 +76,16 @@ pub async fn over_both_wires<Scenario: AsyncFn(Place)>(scenario: Scenario) {
     server.stop().await;
 }
 
+/// Runs a scenario on both stores, each time on a server of its own.
+pub async fn on_both_stores<Scenario: AsyncFn(Place)>(scenario: Scenario) {
+    for kept in [Kept::InMemory, Kept::OnDisk] {
+        let server = Arc::new(Server::start(kept).await);
+        let _told = ToldOnPanic(format!("{kept:?}"));
+        scenario(Place::on(server.clone(), Wire::Grpc)).await;
+        server.stop().await;
+    }
+}
+
 /// Says where a scenario failed.
 struct ToldOnPanic(String);
 

@@ -341,7 +341,7 @@ fn item_to_json(item: &Item) -> Value {
     json
 }
 
-fn item_to_message(item: Item) -> v1::ReportItem {
+pub(super) fn item_to_message(item: Item) -> v1::ReportItem {
     use v1::report_item::Action;
     v1::ReportItem {
         operation: item.operation,
@@ -385,7 +385,7 @@ fn held_from_json(json: &Value) -> Held {
     }
 }
 
-fn held_from_message(assignment: v1::Assignment) -> Held {
+pub(super) fn held_from_message(assignment: v1::Assignment) -> Held {
     let request = assignment.request.unwrap_or_default();
     Held {
         operation: assignment.operation,
@@ -412,7 +412,7 @@ fn verdict_from_json(json: &Value) -> Verdict {
     }
 }
 
-fn verdict_from_message(result: v1::ReportResult) -> Verdict {
+pub(super) fn verdict_from_message(result: v1::ReportResult) -> Verdict {
     let desired = result.desired.unwrap_or_default();
     let no_reason = desired.reason() == v1::desired_state::Reason::Unspecified;
     let because = if no_reason { "" } else { desired.reason().as_str_name() };
