@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::{Applied, Changes, Command, Event, EventKind, Refusal, Start};
+use crate::family::{detach, follow};
 use crate::finish::finish_attempt;
 use crate::next::{Next, unchanged};
 use crate::operation::{Cause, Effects, Epoch, Lease, Operation, State};
@@ -68,6 +69,7 @@ pub(crate) fn queued(start: Start, now: Timestamp) -> Operation {
         checkpoint: None,
         external_ref: None,
         traceparent: start.traceparent,
+        parent_operation: start.parent_operation,
         deadline: start.deadline,
         start_by: start.start_by,
         request_id: start.request_id,
@@ -94,6 +96,10 @@ pub fn apply(operation: &Operation, command: Command, now: Timestamp) -> Result<
         }
         Command::Release { epoch, changes } => release(operation, epoch, changes, now),
         Command::Cancel { cause, actor, reason } => cancel(operation, cause, actor, reason, now),
+        Command::Follow { parent, cause, actor, reason } => {
+            follow(operation, &parent, cause, actor, reason, now)
+        }
+        Command::Detach { actor } => detach(operation, actor, now),
         Command::Delete { actor } => delete(operation, actor, now),
         Command::Recover { lease } => recover(operation, lease, now),
         Command::Tick { jitter } => tick(operation, jitter, now),

@@ -26,6 +26,7 @@ pub struct Start {
     pub request: Payload,
     pub metadata: Payload,
     pub traceparent: Arc<str>,
+    pub parent_operation: Option<OperationName>,
     pub deadline: Option<Timestamp>,
     pub start_by: Option<Timestamp>,
     pub request_id: Option<RequestId>,
@@ -87,6 +88,23 @@ pub enum Command {
         /// What they say; may be empty.
         reason: Arc<str>,
     },
+    /// Its parent was cancelled, and so is it. Refused with [`Refusal::NotDue`] when it is not that parent's
+    /// child any more, is done, was cancelled before, or cannot be cancelled: nothing is left to follow.
+    Follow {
+        /// The parent.
+        parent: OperationName,
+        /// Why the parent was cancelled.
+        cause: Cause,
+        /// Who asked for that; may be empty.
+        actor: Arc<str>,
+        /// Names the parent, and what was said there.
+        reason: Arc<str>,
+    },
+    /// It is to go on whatever becomes of its parent; a cancel that has reached it stays.
+    Detach {
+        /// Who asks; may be empty.
+        actor: Arc<str>,
+    },
     /// A client is no longer interested. Never changes the work.
     Delete {
         /// Who asks; may be empty.
@@ -116,6 +134,8 @@ impl Command {
             Self::Finish { .. } => "Finish",
             Self::Release { .. } => "Release",
             Self::Cancel { .. } => "Cancel",
+            Self::Follow { .. } => "Follow",
+            Self::Detach { .. } => "Detach",
             Self::Delete { .. } => "Delete",
             Self::Recover { .. } => "Recover",
             Self::Tick { .. } => "Tick",
@@ -248,6 +268,13 @@ pub enum EventKind {
         /// How.
         outcome: Outcome,
     },
+    /// It has no parent any more.
+    Detached {
+        /// Whose child it was.
+        parent: OperationName,
+        /// Who asked.
+        actor: Arc<str>,
+    },
     /// A client deleted it.
     Deleted {
         /// Who.
@@ -276,6 +303,7 @@ impl EventKind {
             Self::LeaseExpired { .. } => "LEASE_EXPIRED",
             Self::CleanupStarted => "CLEANUP_STARTED",
             Self::Finished { .. } => "FINISHED",
+            Self::Detached { .. } => "DETACHED",
             Self::Deleted { .. } => "DELETED",
             Self::Forgotten => "FORGOTTEN",
         }
@@ -309,10 +337,17 @@ pub enum Refusal {
     NotDone,
     /// Nothing is due.
     NotDue,
+    /// The operation named as parent does not exist, or clients cannot see it.
+    ParentNotFound,
+    /// The operation named as parent was asked to stop.
+    ParentCancelled,
+    /// The operation named as parent is done.
+    ParentDone,
 }
 
 impl Refusal {
-    /// The refusal as a caller hears it, about the operation called `name`.
+    /// The refusal as a caller hears it, about the operation called `name`: of the three about a parent,
+    /// the parent's name.
     #[must_use]
     pub fn into_error(self, name: &OperationName) -> Error {
         let (reason, message) = match self {
@@ -368,6 +403,22 @@ impl Refusal {
                 format!(
                     "operation \"{name}\" is still running; cancel it or wait before deleting it"
                 ),
+            ),
+            Self::ParentNotFound => (
+                Reason::OperationNotFound,
+                format!(
+                    "operation \"{name}\", named as parent, does not exist; it may have been deleted or have expired"
+                ),
+            ),
+            Self::ParentCancelled => (
+                Reason::ParentCancelled,
+                format!(
+                    "operation \"{name}\", named as parent, is cancelled; do not start more of its work"
+                ),
+            ),
+            Self::ParentDone => (
+                Reason::ParentDone,
+                format!("operation \"{name}\", named as parent, is done; start without a parent"),
             ),
         };
         Error::new(reason, message).with("operation", name.as_str())

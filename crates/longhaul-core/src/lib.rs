@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod command;
 pub mod error;
+mod family;
 mod finish;
 pub mod name;
 mod next;

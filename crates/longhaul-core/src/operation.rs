@@ -274,6 +274,8 @@ pub struct Operation {
     pub external_ref: Option<Arc<str>>,
     /// W3C trace context of the start; may be empty.
     pub traceparent: Arc<str>,
+    /// The operation that this one is part of: its cancel is this one's too.
+    pub parent_operation: Option<OperationName>,
     /// By when it must be done.
     pub deadline: Option<Timestamp>,
     /// By when a worker must have claimed it for the first time.

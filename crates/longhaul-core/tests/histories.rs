@@ -27,6 +27,8 @@ const ARROWS: &str = "
     QUEUED      Finish   QUEUED DONE
     QUEUED      Release  QUEUED
     QUEUED      Cancel   QUEUED DONE
+    QUEUED      Follow   QUEUED DONE
+    QUEUED      Detach   QUEUED
     QUEUED      Delete   QUEUED
     QUEUED      Tick     QUEUED CLEANING_UP DONE
     RUNNING     Renew    RUNNING
@@ -34,6 +36,8 @@ const ARROWS: &str = "
     RUNNING     Finish   QUEUED DONE
     RUNNING     Release  QUEUED
     RUNNING     Cancel   CANCELLING
+    RUNNING     Follow   CANCELLING
+    RUNNING     Detach   RUNNING
     RUNNING     Delete   RUNNING
     RUNNING     Recover  RUNNING
     RUNNING     Tick     QUEUED CANCELLING DONE
@@ -42,6 +46,7 @@ const ARROWS: &str = "
     CANCELLING  Finish   DONE
     CANCELLING  Release  QUEUED CLEANING_UP DONE
     CANCELLING  Cancel   CANCELLING
+    CANCELLING  Detach   CANCELLING
     CANCELLING  Delete   CANCELLING
     CANCELLING  Recover  CANCELLING
     CANCELLING  Tick     QUEUED CLEANING_UP DONE
@@ -51,11 +56,13 @@ const ARROWS: &str = "
     CLEANING_UP Finish   CLEANING_UP DONE
     CLEANING_UP Release  CLEANING_UP
     CLEANING_UP Cancel   CLEANING_UP
+    CLEANING_UP Detach   CLEANING_UP
     CLEANING_UP Delete   CLEANING_UP
     CLEANING_UP Recover  CLEANING_UP
     CLEANING_UP Tick     CLEANING_UP DONE
     DONE        Finish   DONE
     DONE        Cancel   DONE
+    DONE        Detach   DONE
     DONE        Delete   DONE
     DONE        Tick     DONE
 ";
@@ -137,7 +144,7 @@ impl History {
         let mut random = Random(seed);
         let facts = invent_facts(&mut random);
         // Each history prefers some commands, so that rare mixtures come up too.
-        let weights: Vec<u64> = (0..9).map(|_| random.pick(&[0, 1, 3, 9])).collect();
+        let weights: Vec<u64> = (0..11).map(|_| random.pick(&[0, 1, 3, 9])).collect();
         let mut steps = Vec::new();
         let mut operation = begun(&facts);
         let mut now = BEGIN;
@@ -294,6 +301,8 @@ fn invent_command(random: &mut Random, weights: &[u64], operation: &Operation) -
         },
         Some(6) => Command::Delete { actor: "ada".into() },
         Some(7) => Command::Recover { lease },
+        Some(8) => follow(random.pick(&[Cause::Client, Cause::Deadline, Cause::Superseded])),
+        Some(9) => detach(),
         Some(_) | None => Command::Tick { jitter },
     }
 }
@@ -369,7 +378,11 @@ impl World {
         if let Ok(applied) = &result {
             let after = &applied.operation;
             self.ends += applied.events.iter().filter(|event| is_end(&event.kind)).count();
-            let by_client = matches!(command, Command::Cancel { cause: Cause::Client, .. });
+            let by_client = matches!(
+                command,
+                Command::Cancel { cause: Cause::Client, .. }
+                    | Command::Follow { cause: Cause::Client, .. }
+            );
             self.client_asked |= by_client && before.outcome().is_none();
             revision_counts_changes(&before, command, applied)?;
             reports_are_taken(&before, command, after)?;
@@ -442,6 +455,8 @@ fn reported_epoch(command: &Command) -> Option<Epoch> {
         | Command::Release { epoch, .. } => Some(*epoch),
         Command::Claim { .. }
         | Command::Cancel { .. }
+        | Command::Follow { .. }
+        | Command::Detach { .. }
         | Command::Delete { .. }
         | Command::Recover { .. }
         | Command::Tick { .. } => None,
@@ -504,6 +519,8 @@ fn moments_are_kept(
         | Command::Finish { .. }
         | Command::Release { .. }
         | Command::Cancel { .. }
+        | Command::Follow { .. }
+        | Command::Detach { .. }
         | Command::Delete { .. }
         | Command::Recover { .. } => {}
     }
@@ -560,6 +577,8 @@ fn reports_are_taken(before: &Operation, command: &Command, after: &Operation) -
         | Command::Release { changes, .. } => changes,
         Command::Claim { .. }
         | Command::Cancel { .. }
+        | Command::Follow { .. }
+        | Command::Detach { .. }
         | Command::Delete { .. }
         | Command::Recover { .. }
         | Command::Tick { .. } => &Changes::default(),
@@ -596,6 +615,7 @@ fn facts_stay(before: &Operation, after: &Operation) -> Verdict {
         progress: after.progress.clone(),
         checkpoint: after.checkpoint.clone(),
         external_ref: after.external_ref.clone(),
+        parent_operation: before.parent_operation.clone().and(after.parent_operation.clone()),
         start_time: before.start_time.or(after.start_time),
         update_time: after.update_time,
         revision: after.revision,
@@ -637,7 +657,10 @@ fn cancel_stays_and_holds(before: &Operation, command: &Command, applied: &Appli
         }
         (Some(_), None) => return Err("a cancel vanished".into()),
         (None, Some(_)) => {
-            let asked = matches!(command, Command::Cancel { .. } | Command::Tick { .. });
+            let asked = matches!(
+                command,
+                Command::Cancel { .. } | Command::Follow { .. } | Command::Tick { .. }
+            );
             hold!(asked, "a cancel came from {}", command.name());
         }
         (None, None) => {}
@@ -712,6 +735,8 @@ fn reported_finish(command: &Command) -> Option<&Finish> {
         | Command::PassGate { .. }
         | Command::Release { .. }
         | Command::Cancel { .. }
+        | Command::Follow { .. }
+        | Command::Detach { .. }
         | Command::Delete { .. }
         | Command::Recover { .. }
         | Command::Tick { .. } => None,

@@ -51,7 +51,10 @@ fn the_table_has_every_state_and_every_command() {
     names.dedup();
     assert_eq!(
         names,
-        ["Claim", "Renew", "PassGate", "Finish", "Release", "Cancel", "Delete", "Recover", "Tick"]
+        [
+            "Claim", "Renew", "PassGate", "Finish", "Release", "Cancel", "Follow", "Detach",
+            "Delete", "Recover", "Tick",
+        ]
     );
 }
 
@@ -96,6 +99,7 @@ fn queued() -> Vec<(&'static str, Story)> {
                 .due()
         }),
         ("QUEUED, fresh, deleted", fresh().deleted()),
+        ("QUEUED, fresh, detached", fresh().does(detach())),
     ]
 }
 
@@ -249,6 +253,9 @@ fn commands(story: &Story) -> Vec<(&'static str, Timestamp, Command)> {
             ("cancel: client", cancel(Cause::Client)),
             ("cancel: deadline", cancel(Cause::Deadline)),
             ("cancel: superseded", cancel(Cause::Superseded)),
+            ("parent: cancelled", follow(Cause::Client)),
+            ("parent: deadline missed", follow(Cause::Deadline)),
+            ("detach", detach()),
             ("delete", delete()),
         ]
         .map(|(name, command)| (name, now, command)),

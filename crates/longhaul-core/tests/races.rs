@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use common::*;
 use longhaul_core::{
-    Cause, Changes, Code, Command, Desired, Effects, EventKind, Finish, Operation, Outcome, Policy,
-    Refusal, RequestId, Retry, Start, State, StopReason, Timestamp, apply, start,
+    Cause, Changes, Code, Command, Desired, Effects, EventKind, Finish, Operation, OperationName,
+    Outcome, Policy, Refusal, RequestId, Retry, Start, State, StopReason, Timestamp, apply, start,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,6 +33,89 @@ fn check_unchanged(story: &Story, command: Command) -> Vec<EventKind> {
     let applied = story.attempt(command).expect("it must be accepted");
     assert_eq!(applied.operation, story.operation);
     applied.events.into_iter().map(|event| event.kind).collect()
+}
+
+// Parents and children.
+
+#[test]
+fn peers_15_nothing_starts_under_a_parent_that_was_asked_to_stop() {
+    let refused = |story: &Story| story.operation.admits_child(story.now);
+    let parent = Story::new(cleanup_policy());
+    assert_eq!(refused(&parent), Ok(()));
+    assert_eq!(refused(&parent.clone().claimed()), Ok(()));
+    let deadline = parent.clone().claimed().cancelled(Cause::Deadline);
+    for stopping in [
+        parent.clone().cancelled(Cause::Client),
+        parent.clone().claimed().cancelled(Cause::Client),
+        parent.clone().claimed().past_gate().cancelled(Cause::Client),
+        parent.clone().claimed().cancelled(Cause::Client).due(),
+        parent.clone().claimed().cancelled(Cause::Superseded),
+        deadline,
+    ] {
+        assert_eq!(refused(&stopping), Err(Refusal::ParentCancelled));
+    }
+    let done = parent.clone().claimed().finished(succeeded());
+    assert_eq!(refused(&done), Err(Refusal::ParentDone));
+    assert_eq!(refused(&parent.deleted()), Err(Refusal::ParentNotFound));
+}
+
+#[test]
+fn peers_15_a_parents_cancel_reaches_the_child_with_its_cause_its_actor_and_the_parents_name() {
+    let cases = [(Cause::Client, "1 CANCELLED"), (Cause::Superseded, "10 ABORTED")];
+    for (cause, ends) in cases {
+        let facts = Start { name: parent_name(), parent_operation: None, ..facts(policy()) };
+        let parent = Story::of(facts).claimed();
+        assert_eq!(parent.operation.cascade(), None);
+        let asked = parent.cancelled(cause).operation.cascade().expect("it was cancelled");
+        let child = running().does(asked.clone()).is("CANCELLING");
+        let told = child.operation.cancel.clone().expect("it was asked");
+        assert_eq!((told.cause, told.client_asked), (cause, cause == Cause::Client));
+        assert!(told.reason.contains(parent_name().as_str()), "{told:?}");
+        assert_eq!(child.refusal(asked), Refusal::NotDue, "there is nothing left to do");
+        child.finished(stopped(Effects::None)).is(&format!("DONE {ends}"));
+    }
+}
+
+#[test]
+fn a_reason_does_not_grow_from_generation_to_generation() {
+    let mut told = Story::new(policy()).does(Command::Cancel {
+        cause: Cause::Client,
+        actor: "ada".into(),
+        reason: "ä".repeat(500).as_str().into(),
+    });
+    for _ in 0..20 {
+        let Some(Command::Follow { cause, actor, reason, .. }) = told.operation.cascade() else {
+            panic!("a cancelled operation has something to say to its children");
+        };
+        assert!(reason.len() <= 1024, "{}", reason.len());
+        let follow = Command::Follow { parent: parent_name(), cause, actor, reason };
+        told = running().does(follow);
+    }
+}
+
+#[test]
+fn detach_and_the_parents_cancel_race_and_the_row_decides() {
+    let free = running().does(detach());
+    assert_eq!(free.refusal(follow(Cause::Client)), Refusal::NotDue);
+    assert_eq!(free.operation.parent_operation, None);
+    check_unchanged(&free, detach());
+    let followed = running().does(follow(Cause::Client)).does(detach()).is("CANCELLING");
+    followed.finished(stopped(Effects::None)).is("DONE 1 CANCELLED");
+}
+
+#[test]
+fn a_child_follows_only_its_own_parent_and_only_once_and_only_if_it_can_be_cancelled() {
+    let stranger = OperationName::parse("operations/stranger").expect("it is well formed");
+    let Command::Follow { cause, actor, reason, .. } = follow(Cause::Client) else {
+        panic!("it is a follow");
+    };
+    let strange = Command::Follow { parent: stranger, cause, actor, reason };
+    assert_eq!(running().refusal(strange), Refusal::NotDue);
+    assert_eq!(cancelling().refusal(follow(Cause::Client)), Refusal::NotDue);
+    let stubborn = Story::new(Policy { cancellable: false, ..policy() }).claimed();
+    assert_eq!(stubborn.refusal(follow(Cause::Deadline)), Refusal::NotDue);
+    // Nobody sees a deleted operation, but its work is to stop like that of its siblings.
+    running().deleted().does(follow(Cause::Client)).is("CANCELLING");
 }
 
 // The table of races, row by row.
@@ -202,8 +285,8 @@ fn delete_of_a_done_operation_removes_the_row_unless_its_request_id_is_still_tak
     assert_eq!(gone.count("FORGOTTEN"), 1);
 }
 
-fn other_name() -> longhaul_core::OperationName {
-    longhaul_core::OperationName::parse("projects/p/locations/l/operations/other")
+fn other_name() -> OperationName {
+    OperationName::parse("projects/p/locations/l/operations/other")
         .expect("the name is well formed")
 }
 

@@ -25,6 +25,17 @@ pub struct Caller {
     pub deadline: Option<Timestamp>,
     /// W3C trace context; empty when none came.
     pub traceparent: Arc<str>,
+    /// The operation that a start names as its parent, as it came.
+    pub parent_operation: Option<Arc<str>>,
+}
+
+/// The HTTP header and gRPC metadata by which a start names its parent operation.
+pub(crate) const PARENT_OPERATION: &str = "x-longhaul-parent-operation";
+
+/// The parent that a call names, if it does.
+pub(crate) fn parent_operation(headers: &http::HeaderMap) -> Option<Arc<str>> {
+    let value = headers.get(PARENT_OPERATION)?;
+    Some(String::from_utf8_lossy(value.as_bytes()).into())
 }
 
 /// One call of one method with its whole request.

@@ -23,7 +23,7 @@ use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, En
 use tonic::server::{Grpc, StreamingService, UnaryService};
 use tonic::{Code, Status};
 
-use crate::call::{Call, Caller, DOMAIN};
+use crate::call::{self, Call, Caller, DOMAIN};
 use crate::{Server, session};
 
 /// The one stream in both directions; it begins with everything that a worker holds.
@@ -121,7 +121,8 @@ impl UnaryService<Bytes> for Unary {
             let deadline = timeout.map(|timeout| server.clock.now() + timeout);
             let domain = target.api.as_ref().map_or(DOMAIN.into(), |api| api.name().clone());
             let traceparent = text(&headers, "traceparent");
-            let caller = Caller { edge: Edge::Grpc, deadline, traceparent };
+            let parent_operation = call::parent_operation(&headers);
+            let caller = Caller { edge: Edge::Grpc, deadline, traceparent, parent_operation };
             let call = Call { api: target.api, method: target.method, message, caller };
             let answer = server.answer(call);
             let answered = match timeout {

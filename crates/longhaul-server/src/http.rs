@@ -23,7 +23,7 @@ use longhaul_wire::{query, status};
 use tonic::body::Body;
 
 use crate::Server;
-use crate::call::{Call, Caller, DOMAIN};
+use crate::call::{self, Call, Caller, DOMAIN};
 use crate::events;
 
 /// Answers shorter than this are not worth compressing.
@@ -243,7 +243,12 @@ impl Exchange {
     }
 
     fn caller(&self) -> Caller {
-        Caller { edge: Edge::Json, deadline: None, traceparent: self.header("traceparent").into() }
+        Caller {
+            edge: Edge::Json,
+            deadline: None,
+            traceparent: self.header("traceparent").into(),
+            parent_operation: call::parent_operation(&self.parts.headers),
+        }
     }
 
     fn header(&self, name: &str) -> &str {

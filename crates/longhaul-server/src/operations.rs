@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use longhaul_core::{
-    Cause, Command, Error, Operation, OperationName, Reason, RequestId, Start, Timestamp, apply,
+    Cause, Command, Error, Operation, OperationName, Reason, Refusal, RequestId, Start, Timestamp,
+    apply,
 };
-use longhaul_store::{Cursor, Key, ListQuery, ParentFilter, Priority, Store};
+use longhaul_store::{Cursor, Failure, Key, ListQuery, ParentFilter, Priority, Store};
 use longhaul_wire::api::{Api, StartMethod};
 use longhaul_wire::apis::Apis;
 use longhaul_wire::list::{self, Filter, ListArguments};
@@ -19,7 +20,7 @@ use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::call::{Call, not_found};
+use crate::call::{Call, PARENT_OPERATION, not_found};
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::watch::Watch;
@@ -55,6 +56,8 @@ impl Operations {
         if facts.validate_only {
             return validated(method, &message, &facts);
         }
+        let parent_operation =
+            call.caller.parent_operation.as_deref().map(parent_name).transpose()?;
         let now = self.clock.now();
         let (uid, random) = draw(now)?;
         let id = start::operation_id(api.settings().operations.id, uid, now, random);
@@ -71,6 +74,7 @@ impl Operations {
             request: facts.request,
             metadata: facts.metadata,
             traceparent: call.caller.traceparent.clone(),
+            parent_operation: parent_operation.clone(),
             deadline: method.deadline.map(|span| now + span),
             start_by: method.start_by.map(|span| now + span),
             request_id: facts.request_id.map(|value| RequestId {
@@ -87,7 +91,7 @@ impl Operations {
             .store
             .update(key, Priority::Normal, decide)
             .await
-            .map_err(|failure| failure.into_error(&name))?;
+            .map_err(|failure| start_failure(failure, &name, parent_operation.as_ref()))?;
         self.render(&applied.operation, call)
     }
 
@@ -227,7 +231,7 @@ impl Operations {
         let decide = Arc::new(move |operation: Option<&Operation>| {
             let operation = operation
                 .filter(|operation| api.as_ref().is_none_or(|api| *api.name() == operation.api))
-                .ok_or(longhaul_core::Refusal::NotFound)?;
+                .ok_or(Refusal::NotFound)?;
             apply(operation, command.clone(), now)
         });
         self.store
@@ -295,6 +299,22 @@ impl Operations {
         let until = now + asked.min(self.limits.wait_max);
         Ok(deadline.map_or(until, |deadline| until.min(deadline - DEADLINE_MARGIN)))
     }
+}
+
+/// Reads the name of the parent that a start names.
+fn parent_name(text: &str) -> Result<OperationName, Error> {
+    OperationName::parse(text).map_err(|error| {
+        error.at_field(PARENT_OPERATION, "not the name of an operation; give its full name")
+    })
+}
+
+/// Why a start failed: about its parent, or about itself.
+fn start_failure(failure: Failure, name: &OperationName, parent: Option<&OperationName>) -> Error {
+    let about_parent = matches!(
+        &failure,
+        Failure::Refused(Refusal::ParentNotFound | Refusal::ParentCancelled | Refusal::ParentDone)
+    );
+    failure.into_error(parent.filter(|_| about_parent).unwrap_or(name))
 }
 
 /// A span on the wire as a span; `None` when it is negative or malformed.

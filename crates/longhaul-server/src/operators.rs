@@ -145,6 +145,7 @@ impl Operators {
             request: nothing.clone(),
             metadata: nothing,
             traceparent: "".into(),
+            parent_operation: None,
             deadline: None,
             start_by: None,
             request_id: Some(RequestId {
@@ -350,7 +351,11 @@ fn detail(operation: &Operation, api: Option<&Api>) -> v1::OperationDetail {
         external_ref: operation.external_ref.as_deref().unwrap_or_default().to_owned(),
         request_id: operation.request_id.as_ref().map_or(String::new(), |id| id.value.to_string()),
         traceparent: operation.traceparent.to_string(),
-        parent_operation: String::new(),
+        parent_operation: operation
+            .parent_operation
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         timeline: Vec::new(),
     }
 }
@@ -398,6 +403,9 @@ fn words(kind: &EventKind) -> (String, String) {
         | EventKind::CancelAcknowledged
         | EventKind::CleanupStarted
         | EventKind::Forgotten => (String::new(), String::new()),
+        EventKind::Detached { parent, actor } => {
+            (actor.to_string(), format!("no longer a child of {parent}"))
+        }
     }
 }
 

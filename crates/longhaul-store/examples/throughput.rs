@@ -181,6 +181,7 @@ async fn start_one(store: &dyn Store, id: u64) -> Outcome<()> {
         request: payload("google.cloud.deploy.v1.CreateReleaseRequest", 200),
         metadata: payload("google.cloud.deploy.v1.OperationMetadata", 0),
         traceparent: "".into(),
+        parent_operation: None,
         deadline: None,
         start_by: None,
         request_id: None,

@@ -31,6 +31,7 @@ fn rows_max(kind: &EventKind) -> usize {
         | EventKind::CleanupStarted
         | EventKind::Finished { .. }
         | EventKind::Deleted { .. }
+        | EventKind::Detached { .. }
         | EventKind::Forgotten => usize::MAX,
     }
 }

@@ -48,13 +48,22 @@ pub enum Key {
         /// The name of the operation to start.
         name: OperationName,
     },
+    /// The same, for a child: when the decision makes a new operation, the parent is read in the same
+    /// transaction, and what [`Operation::admits_child`] refuses is not started. An operation that is there
+    /// already (a repeated start) is decided about as without a parent.
+    Child {
+        /// The parent.
+        parent: OperationName,
+        /// What it is about otherwise.
+        key: Box<Key>,
+    },
 }
 
 impl Key {
     /// The key of a start: by `request_id` where the caller gave one, else by name.
     #[must_use]
     pub fn of_start(start: &longhaul_core::Start) -> Self {
-        match &start.request_id {
+        let key = match &start.request_id {
             Some(id) => Self::RequestId {
                 api: start.api.clone(),
                 parent: start.parent.clone(),
@@ -62,6 +71,18 @@ impl Key {
                 name: start.name.clone(),
             },
             None => Self::Name(start.name.clone()),
+        };
+        match &start.parent_operation {
+            Some(parent) => Self::Child { parent: parent.clone(), key: Box::new(key) },
+            None => key,
+        }
+    }
+
+    /// The parent whose leave a new operation needs, and the key without it.
+    pub(crate) fn parts(&self) -> (Option<&OperationName>, &Self) {
+        match self {
+            Self::Child { parent, key } => (Some(parent), key.parts().1),
+            Self::Name(_) | Self::RequestId { .. } => (None, self),
         }
     }
 }
@@ -255,6 +276,19 @@ pub trait Store: Send + Sync {
     ///
     /// Operations past their retention may be among them until they are swept.
     async fn list(&self, query: ListQuery) -> Result<Vec<(Cursor, Arc<Operation>)>, Error>;
+
+    /// Children of an operation, oldest first; at most `limit`. Also of one that is not there any more, and
+    /// deleted ones among them.
+    async fn children(
+        &self,
+        parent: &OperationName,
+        limit: usize,
+    ) -> Result<Vec<OperationName>, Error>;
+
+    /// Children that would follow the cancel of their parent but have not been asked, each after its
+    /// parent; at most `limit`. Found from rows alone. Such a parent's row stays until none is left.
+    async fn left_behind(&self, limit: usize)
+    -> Result<Vec<(OperationName, OperationName)>, Error>;
 
     /// What happened to an operation, oldest first, with revisions above `after`; at most `limit`.
     ///

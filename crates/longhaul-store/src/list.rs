@@ -84,6 +84,9 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Before every operation.
+    pub(crate) const FIRST: Self = Self { create_time: Timestamp::from_micros(i64::MIN), uid: 0 };
+
     /// The place of an operation.
     #[must_use]
     pub fn of(operation: &Operation) -> Self {

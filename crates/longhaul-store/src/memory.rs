@@ -34,6 +34,8 @@ struct Kept {
     claimable: BTreeSet<(Timestamp, Cursor, OperationName)>,
     /// By the moment a tick is due.
     timers: BTreeSet<(Timestamp, OperationName)>,
+    /// By parent, then by age.
+    children: BTreeSet<(OperationName, Cursor, OperationName)>,
     /// By age.
     listed: BTreeMap<(Cursor, OperationName), ()>,
     closed: bool,
@@ -58,7 +60,9 @@ impl Memory {
 
 impl Kept {
     fn decide(&mut self, key: &Key, decide: &Decide) -> Result<Applied, Failure> {
+        let (parent, key) = key.parts();
         let (found, name) = match key {
+            Key::Child { key, .. } => return self.decide(key, decide),
             Key::Name(name) => (self.operations.get(name).cloned(), name),
             Key::RequestId { api, parent, value, name } => {
                 let filed = self.request_ids.get(&(api.clone(), parent.clone(), value.clone()));
@@ -75,8 +79,29 @@ impl Kept {
                 applied = decision::run(decide, before.as_deref())?;
             }
         }
+        if before.is_none()
+            && let Some(parent) = parent
+        {
+            let parent = self.operations.get(parent).map(|parent| &**parent);
+            decision::admit(parent, &applied).map_err(Failure::Refused)?;
+        }
+        if let Some(before) = &before
+            && applied.forget
+            && before.cancel.is_some()
+            && self.children_of(&before.name).any(Operation::would_follow_parent)
+        {
+            applied = decision::keep_for_children(before, applied).map_err(Failure::Refused)?;
+        }
         self.put(before.as_deref(), &applied);
         Ok(applied)
+    }
+
+    fn children_of(&self, parent: &OperationName) -> impl Iterator<Item = &Operation> {
+        let first = (parent.clone(), Cursor::FIRST, parent.clone());
+        self.children
+            .range(first..)
+            .take_while(move |(of, _, _)| of == parent)
+            .map(|(_, _, name)| &*self.operations[name])
     }
 
     fn put(&mut self, before: Option<&Operation>, applied: &Applied) {
@@ -125,6 +150,9 @@ impl Kept {
         if let Some(at) = operation.due_at() {
             self.timers.insert((at, name.clone()));
         }
+        if let Some(parent) = &operation.parent_operation {
+            self.children.insert((parent.clone(), cursor, name.clone()));
+        }
         if operation.deleted.is_none() {
             self.listed.insert((cursor, name.clone()), ());
         }
@@ -137,6 +165,9 @@ impl Kept {
         }
         if let Some(at) = operation.due_at() {
             self.timers.remove(&(at, name.clone()));
+        }
+        if let Some(parent) = &operation.parent_operation {
+            self.children.remove(&(parent.clone(), cursor, name.clone()));
         }
         self.listed.remove(&(cursor, name.clone()));
     }
@@ -246,6 +277,33 @@ impl Store for Memory {
             })
             .take(query.limit)
             .map(|(cursor, operation)| (cursor, operation.clone()))
+            .collect())
+    }
+
+    async fn children(
+        &self,
+        parent: &OperationName,
+        limit: usize,
+    ) -> Result<Vec<OperationName>, Error> {
+        let kept = self.kept.lock();
+        Ok(kept.children_of(parent).take(limit).map(|child| child.name.clone()).collect())
+    }
+
+    async fn left_behind(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<(OperationName, OperationName)>, Error> {
+        let kept = self.kept.lock();
+        let cancelled = |name| {
+            kept.operations.get(name).is_some_and(|parent: &Arc<Operation>| parent.cancel.is_some())
+        };
+        Ok(kept
+            .children
+            .iter()
+            .filter(|(_, _, child)| kept.operations[child].would_follow_parent())
+            .filter(|(parent, _, _)| cancelled(parent))
+            .map(|(parent, _, child)| (parent.clone(), child.clone()))
+            .take(limit)
             .collect())
     }
 

@@ -44,6 +44,12 @@ pub fn cleanup_policy() -> Policy {
     Policy { cleanup_budget: Some(CLEANUP_BUDGET), ..policy() }
 }
 
+/// The operation that all stories' operations are children of.
+pub fn parent_name() -> OperationName {
+    OperationName::parse("projects/p/locations/l/operations/parent")
+        .expect("the name is well formed")
+}
+
 /// The facts of a start.
 pub fn facts(policy: Policy) -> Start {
     Start {
@@ -59,6 +65,7 @@ pub fn facts(policy: Policy) -> Start {
         request: payload("google.cloud.deploy.v1.CreateReleaseRequest", b"request"),
         metadata: payload("google.cloud.deploy.v1.OperationMetadata", b""),
         traceparent: "".into(),
+        parent_operation: Some(parent_name()),
         deadline: None,
         start_by: None,
         request_id: None,
@@ -121,6 +128,19 @@ pub fn cancel(cause: Cause) -> Command {
         Cause::Superseded => ("", "a newer one"),
     };
     Command::Cancel { cause, actor: actor.into(), reason: reason.into() }
+}
+
+pub fn follow(cause: Cause) -> Command {
+    Command::Follow {
+        parent: parent_name(),
+        cause,
+        actor: "ada".into(),
+        reason: "the parent was cancelled".into(),
+    }
+}
+
+pub fn detach() -> Command {
+    Command::Detach { actor: "ada".into() }
 }
 
 pub fn delete() -> Command {

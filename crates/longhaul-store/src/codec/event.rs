@@ -5,7 +5,7 @@
 use longhaul_core::{Event, EventKind, Outcome, Timestamp};
 use minicbor::{Decode, Encode};
 
-use super::parts::{StatusPart, cause, cause_number, shared, text};
+use super::parts::{StatusPart, cause, cause_number, name, shared, text};
 use super::{Unreadable, body, encode};
 
 /// Every kind's fields, side by side; `kind` says which count.
@@ -32,6 +32,8 @@ struct EventPart<'b> {
     not_before: Option<i64>,
     #[b(9)]
     status: Option<StatusPart<'b>>,
+    #[b(10)]
+    parent: Option<&'b str>,
 }
 
 /// The record of the events of one commit.
@@ -84,6 +86,9 @@ impl<'b> From<&'b Event> for EventPart<'b> {
             EventKind::Finished { .. } => part(13),
             EventKind::Deleted { actor } => Self { actor: text(actor), ..part(14) },
             EventKind::Forgotten => part(15),
+            EventKind::Detached { parent, actor } => {
+                Self { parent: Some(parent.as_str()), actor: text(actor), ..part(16) }
+            }
         }
     }
 }
@@ -122,6 +127,10 @@ impl EventPart<'_> {
             13 => EventKind::Finished { outcome: outcome.cloned().ok_or_else(absent)? },
             14 => EventKind::Deleted { actor: actor() },
             15 => EventKind::Forgotten,
+            16 => EventKind::Detached {
+                parent: name(part.parent)?.ok_or_else(absent)?,
+                actor: actor(),
+            },
             other => return Err(Unreadable::new(format!("event {other} is not known"))),
         };
         Ok(Event { at: Timestamp::from_micros(part.at), kind })

@@ -12,10 +12,14 @@ use std::fmt;
 
 pub(crate) use event::{decode_events, encode_events};
 pub(crate) use parts::empty;
-pub(crate) use record::{Columns, decode_operation, encode_operation};
+pub(crate) use record::{Columns, decode_link, decode_operation, encode_operation};
 
-/// The version byte that this program writes; it reads all up to it.
+/// The version byte that this program writes; it reads all up to [`CHILD_VERSION`].
 pub(crate) const CODEC_VERSION: u8 = 1;
+
+/// The version byte of an operation that has a parent: otherwise the same, but found without a look
+/// inside, and refused by programs that would not keep the rules of children.
+pub(crate) const CHILD_VERSION: u8 = 2;
 
 /// Bytes that are not a record of a known version.
 #[derive(Debug)]
@@ -37,15 +41,19 @@ impl std::error::Error for Unreadable {}
 
 fn body(bytes: &[u8]) -> Result<&[u8], Unreadable> {
     match bytes.split_first() {
-        Some((&CODEC_VERSION, body)) => Ok(body),
+        Some((&(CODEC_VERSION | CHILD_VERSION), body)) => Ok(body),
         Some((version, _)) => Err(Unreadable(format!("record version {version} is not known"))),
         None => Err(Unreadable("the record is empty".into())),
     }
 }
 
 fn encode<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {
+    encode_as(CODEC_VERSION, value)
+}
+
+fn encode_as<T: minicbor::Encode<()>>(version: u8, value: &T) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(512);
-    bytes.push(CODEC_VERSION);
+    bytes.push(version);
     minicbor::encode(value, &mut bytes).expect("writing to a vector cannot fail");
     bytes
 }

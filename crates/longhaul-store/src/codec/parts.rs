@@ -3,11 +3,19 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use longhaul_core::{Cause, Code, Effects, Lease, Outcome, Payload, Status, Timestamp};
+use longhaul_core::{
+    Cause, Code, Effects, Lease, OperationName, Outcome, Payload, Status, Timestamp,
+};
 use minicbor::bytes::ByteSlice;
 use minicbor::{Decode, Encode};
 
 use super::Unreadable;
+
+/// An operation's name, where there is one.
+pub(super) fn name(text: Option<&str>) -> Result<Option<OperationName>, Unreadable> {
+    let parse = |text| OperationName::parse(text).map_err(|error| Unreadable::new(error.message));
+    text.map(parse).transpose()
+}
 
 #[derive(Encode, Decode)]
 pub(super) struct PayloadPart<'b> {

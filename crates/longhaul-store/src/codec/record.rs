@@ -11,9 +11,12 @@ use minicbor::{Decode, Encode};
 
 use super::parts::{
     LeasePart, OutcomePart, PayloadPart, cause, cause_number, effects, effects_number, micros,
-    moment, shared, span_micros, text,
+    moment, name, shared, span_micros, text,
 };
-use super::{Unreadable, body, encode};
+use super::{CHILD_VERSION, CODEC_VERSION, Unreadable, body, encode_as};
+
+/// The number of [`State::Done`].
+const DONE: u8 = 4;
 
 /// What a row keeps of an operation beside the record, and the request from its own table.
 #[derive(Clone)]
@@ -74,6 +77,8 @@ struct Record<'b> {
     policy: PolicyPart,
     #[n(20)]
     start_by: Option<i64>,
+    #[b(21)]
+    parent_operation: Option<&'b str>,
 }
 
 /// Every state's fields, side by side; `kind` says which count.
@@ -153,29 +158,37 @@ struct PolicyPart {
 
 /// The record of an operation.
 pub(crate) fn encode_operation(operation: &Operation) -> Vec<u8> {
-    encode(&Record {
-        target: text(&operation.target),
-        actor: text(&operation.actor),
-        metadata: (&operation.metadata).into(),
-        state: (&operation.state).into(),
-        epoch: operation.epoch,
-        attempt: operation.attempt,
-        cancel: operation.cancel.as_ref().map(Into::into),
-        gate_passed: micros(operation.gate_passed),
-        effects: effects_number(operation.effects),
-        progress: operation.progress.as_ref().map(Into::into),
-        checkpoint: operation.checkpoint.as_deref().map(Into::into),
-        external_ref: operation.external_ref.as_deref(),
-        traceparent: text(&operation.traceparent),
-        deadline: micros(operation.deadline),
-        request_id_until: operation.request_id.as_ref().map(|id| id.until.as_micros()),
-        start_time: micros(operation.start_time),
-        update_time: operation.update_time.as_micros(),
-        revision: operation.revision,
-        deleted: micros(operation.deleted),
-        policy: (&operation.policy).into(),
-        start_by: micros(operation.start_by),
-    })
+    let version = match operation.parent_operation {
+        Some(_) => CHILD_VERSION,
+        None => CODEC_VERSION,
+    };
+    encode_as(
+        version,
+        &Record {
+            target: text(&operation.target),
+            actor: text(&operation.actor),
+            metadata: (&operation.metadata).into(),
+            state: (&operation.state).into(),
+            epoch: operation.epoch,
+            attempt: operation.attempt,
+            cancel: operation.cancel.as_ref().map(Into::into),
+            gate_passed: micros(operation.gate_passed),
+            effects: effects_number(operation.effects),
+            progress: operation.progress.as_ref().map(Into::into),
+            checkpoint: operation.checkpoint.as_deref().map(Into::into),
+            external_ref: operation.external_ref.as_deref(),
+            traceparent: text(&operation.traceparent),
+            deadline: micros(operation.deadline),
+            request_id_until: operation.request_id.as_ref().map(|id| id.until.as_micros()),
+            start_time: micros(operation.start_time),
+            update_time: operation.update_time.as_micros(),
+            revision: operation.revision,
+            deleted: micros(operation.deleted),
+            policy: (&operation.policy).into(),
+            start_by: micros(operation.start_by),
+            parent_operation: operation.parent_operation.as_ref().map(OperationName::as_str),
+        },
+    )
 }
 
 /// The operation of a record and the columns beside it.
@@ -211,6 +224,7 @@ pub(crate) fn decode_operation(bytes: &[u8], columns: Columns) -> Result<Operati
         checkpoint: record.checkpoint.map(|bytes| Arc::from(&**bytes)),
         external_ref: record.external_ref.map(Arc::from),
         traceparent: shared(record.traceparent),
+        parent_operation: name(record.parent_operation)?,
         deadline: moment(record.deadline),
         start_by: moment(record.start_by),
         request_id,
@@ -221,6 +235,17 @@ pub(crate) fn decode_operation(bytes: &[u8], columns: Columns) -> Result<Operati
         deleted: moment(record.deleted),
         policy: record.policy.into(),
     })
+}
+
+/// The parent of the operation of a record, if it has one, and whether it would follow it.
+pub(crate) fn decode_link(bytes: &[u8]) -> Result<Option<(OperationName, bool)>, Unreadable> {
+    if bytes.first() != Some(&CHILD_VERSION) {
+        return Ok(None);
+    }
+    let record: Record<'_> = minicbor::decode(body(bytes)?).map_err(Unreadable::new)?;
+    let open = record.cancel.is_none() && record.state.kind != DONE;
+    let would_follow = open && Policy::from(record.policy).cancellable;
+    Ok(name(record.parent_operation)?.map(|parent| (parent, would_follow)))
 }
 
 impl<'b> From<&'b State> for StatePart<'b> {
@@ -248,7 +273,7 @@ impl<'b> From<&'b State> for StatePart<'b> {
                 ..Self::default()
             },
             State::Done { outcome, at } => Self {
-                kind: 4,
+                kind: DONE,
                 outcome: Some(outcome.into()),
                 at: Some(at.as_micros()),
                 ..Self::default()
@@ -274,7 +299,7 @@ impl TryFrom<StatePart<'_>> for State {
                 attempts: part.attempts.unwrap_or_default(),
                 budget_end: moment(part.budget_end).ok_or_else(absent)?,
             }),
-            4 => Ok(Self::Done {
+            DONE => Ok(Self::Done {
                 outcome: part.outcome.ok_or_else(absent)?.try_into()?,
                 at: moment(part.at).ok_or_else(absent)?,
             }),

@@ -113,11 +113,13 @@ fn every_state() -> Vec<State> {
 
 pub(crate) async fn every_field_survives(open: &Open) {
     let world = World::new(open);
+    world.started("parent", at(0)).await;
     for (index, state) in every_state().into_iter().enumerate() {
         let id = format!("o{index}");
         let mut start = a_start(&id);
         start.deadline = Some(at(1_000));
         start.start_by = Some(at(500));
+        start.parent_operation = Some(name("parent"));
         start.traceparent = "00-1-2-03".into();
         start.request_id = Some(request_id(&id, at(3600)));
         start.policy = Policy {

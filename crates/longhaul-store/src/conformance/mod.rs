@@ -4,6 +4,7 @@
 
 pub(crate) mod basics;
 pub(crate) mod due;
+pub(crate) mod families;
 pub(crate) mod lists;
 pub(crate) mod races;
 pub(crate) mod world;
@@ -59,6 +60,13 @@ macro_rules! conformance {
                 a_long_sweep_reaches_all_once
                 parallel_claims_never_share
                 hints_tell_what_became_claimable;
+            families:
+                a_child_starts_only_with_its_parents_leave
+                a_repeated_start_of_a_child_needs_no_leave
+                children_are_listed_in_the_order_of_their_age
+                those_left_behind_by_a_cancel_are_found_until_none_is_left
+                a_cancelled_parent_stays_until_its_children_have_followed
+                no_child_slips_past_the_cancel_of_its_parent;
             lists:
                 pages_are_newest_first
                 a_dash_lists_over_parents

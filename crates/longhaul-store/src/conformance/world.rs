@@ -42,6 +42,7 @@ pub(crate) fn a_start(id: &str) -> Start {
         request: payload("google.cloud.deploy.v1.CreateReleaseRequest", 200),
         metadata: payload("google.cloud.deploy.v1.OperationMetadata", 20),
         traceparent: "".into(),
+        parent_operation: None,
         deadline: None,
         start_by: None,
         request_id: None,

@@ -81,6 +81,8 @@ pub(super) struct Batch<'w> {
     work: &'w mut Work,
     pending: Map<Slot, Pending>,
     started: Map<OperationName, Slot>,
+    /// Parents of the children started here.
+    parents: Set<OperationName>,
     undo: Vec<(Slot, Option<Scheduled>)>,
     first_id: i64,
     /// Bytes of records written so far.
@@ -96,6 +98,7 @@ impl<'w> Batch<'w> {
             work,
             pending: Map::default(),
             started: Map::default(),
+            parents: Set::default(),
             undo: Vec::new(),
             first_id,
             bytes: 0,
@@ -110,7 +113,9 @@ impl<'w> Batch<'w> {
         key: &Key,
         decide: &Decide,
     ) -> Result<Applied, Miss> {
+        let (parent, key) = key.parts();
         let (mut before, name) = match key {
+            Key::Child { key, .. } => return self.update(tables, key, decide),
             Key::Name(name) => (self.named(tables, name)?, name),
             Key::RequestId { api, parent, value, name } => {
                 let filed = self.filed(tables, api, parent, value)?;
@@ -129,8 +134,31 @@ impl<'w> Batch<'w> {
         if applied.operation.name != *expected {
             return Err(Miss::Command(internal("a decision was about another operation")));
         }
+        if before.is_none()
+            && let Some(parent) = parent
+        {
+            let parent = self.named(tables, parent)?;
+            let parent = parent.as_ref().map(|(_, kept)| &*kept.operation);
+            decision::admit(parent, &applied).map_err(Miss::Refused)?;
+        }
+        let applied = self.settled(before.as_ref().map(|(_, kept)| kept), applied)?;
         self.write(tables, before, &applied)?;
         Ok(applied)
+    }
+
+    /// The decision, but for a row that cannot be forgotten yet.
+    fn settled(&self, before: Option<&Kept>, applied: Applied) -> Result<Applied, Miss> {
+        match before {
+            Some(Kept { operation, .. })
+                if applied.forget
+                    && operation.cancel.is_some()
+                    && (self.parents.contains(&operation.name)
+                        || self.work.view.read().families.has_open(&operation.name)) =>
+            {
+                decision::keep_for_children(operation, applied).map_err(Miss::Refused)
+            }
+            Some(_) | None => Ok(applied),
+        }
     }
 
     /// Goes on with one command of [`crate::Store::update_due`]; true when it is finished.
@@ -177,6 +205,7 @@ impl<'w> Batch<'w> {
         if applied.operation.name != kept.operation.name {
             return Err(Miss::Command(internal("a decision was about another operation")));
         }
+        let applied = self.settled(before.as_ref(), applied)?;
         self.write(tables, before.map(|kept| (slot, kept)), &applied)?;
         Ok(applied)
     }
@@ -291,6 +320,7 @@ impl<'w> Batch<'w> {
         let scheduled = self.work.plan.lock().schedule(operation, key);
         self.set(slot, Some(scheduled));
         self.started.insert(operation.name.clone(), slot);
+        self.parents.extend(operation.parent_operation.clone());
         self.pending.insert(slot, Pending { id, kept: Some(kept), new: true });
         Ok(())
     }
@@ -403,12 +433,18 @@ impl<'w> Batch<'w> {
     /// Shows everything to readers after the commit.
     pub fn publish(self) {
         let mut gone = Vec::new();
+        let mut cancelled = Vec::new();
         let mut rows = self.pending.into_iter().peekable();
         while rows.peek().is_some() {
             let mut view = self.work.view.write();
             for (slot, pending) in rows.by_ref().take(SHOWN_AT_ONCE) {
                 match pending.kept {
-                    Some(kept) => view.put(slot, pending.id, kept),
+                    Some(kept) => {
+                        if kept.operation.cancel.is_some() {
+                            cancelled.push(kept.operation.name.clone());
+                        }
+                        view.put(slot, pending.id, kept);
+                    }
                     None => {
                         gone.push(slot);
                         if !pending.new {
@@ -417,6 +453,11 @@ impl<'w> Batch<'w> {
                     }
                 }
             }
+        }
+        if !cancelled.is_empty() {
+            // Last, because a child of the same batch may have been shown after its parent.
+            let families = &mut self.work.view.write().families;
+            cancelled.iter().for_each(|name| families.cancelled(name));
         }
         self.work.slots.give_back(gone);
     }

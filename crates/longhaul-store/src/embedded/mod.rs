@@ -7,6 +7,7 @@
 mod batch;
 mod cache;
 mod checkpoint;
+mod families;
 mod faults;
 mod folder;
 mod hash;
@@ -323,6 +324,21 @@ impl Store for Embedded {
             .filter_map(|(cursor, operation)| operation.map(|operation| (cursor, operation)))
             .filter(|(_, operation)| wanted(operation))
             .collect())
+    }
+
+    async fn children(
+        &self,
+        parent: &OperationName,
+        limit: usize,
+    ) -> Result<Vec<OperationName>, Error> {
+        Ok(self.view.read().families.children(parent, limit))
+    }
+
+    async fn left_behind(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<(OperationName, OperationName)>, Error> {
+        Ok(self.view.read().families.left_behind(limit))
     }
 
     async fn history(

@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
-use longhaul_core::{Error, Reason};
+use longhaul_core::{Error, OperationName, Reason};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::checkpoint::PAGE_BYTES;
+use super::families::{Families, Link};
 use super::faults::{damaged, damaged_row, failed};
 use super::plan::{Plan, PlanBuilder, ScheduledRow, Slot};
-use super::rows::{OPERATION_COLUMNS, OperationRow};
+use super::rows::{Kept, OPERATION_COLUMNS, OperationRow, Reader};
 use super::view::{View, ViewBuilder, ViewRow};
 use super::{Durability, Options};
-use crate::Cursor;
 use crate::schema::{FORMAT_VERSION, MetaKey, Table};
+use crate::{Cursor, codec};
 
 /// KiB of pages that the writing connection keeps.
 const WRITER_CACHE_KIB: i64 = 8 << 10;
@@ -152,6 +153,7 @@ pub(super) fn scan(
     let fault = |error| failed(file, error);
     let mut view = ViewBuilder::new(cache_bytes);
     let mut plan = PlanBuilder::default();
+    let mut families = Families::default();
     let mut ids = Vec::new();
     let mut keyed = connection
         .prepare(
@@ -178,6 +180,13 @@ pub(super) fn scan(
             due_us: row.due_us,
             key,
         };
+        let damaged = |what: String| damaged_row(file, "operation", id, what);
+        let link = codec::decode_link(row.record).map_err(|error| damaged(error.to_string()))?;
+        if let Some((parent, would_follow)) = link {
+            let name = OperationName::parse(row.name).map_err(|error| damaged(error.message))?;
+            let cursor = viewed(&row).cursor;
+            families.link(slot, Link { parent, name, cursor, would_follow });
+        }
         ids.push(id);
         plan.push(&scheduled, |older| {
             let key = (ids[older as usize], row.api, row.parent, row.request_id);
@@ -186,7 +195,20 @@ pub(super) fn scan(
     }
     let next_id = ids.last().map_or(1, |last| last + 1);
     let slots = Slot::try_from(ids.len()).expect("fewer rows than slots");
-    Ok(Scanned { view: view.build(), plan: plan.build(), next_id, slots })
+    let mut view = view.build();
+    for parent in families.open_parents() {
+        for found in view.find(&parent) {
+            let kept = Reader::new(connection, file).operation(found.id)?;
+            let cancelled = kept.is_some_and(|Kept { operation, .. }| {
+                operation.name == parent && operation.cancel.is_some()
+            });
+            if cancelled {
+                families.cancelled(&parent);
+            }
+        }
+    }
+    view.families = families;
+    Ok(Scanned { view, plan: plan.build(), next_id, slots })
 }
 
 fn viewed<'a>(row: &'a OperationRow<'_>) -> ViewRow<'a> {

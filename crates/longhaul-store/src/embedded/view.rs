@@ -10,6 +10,7 @@ use hashbrown::HashTable;
 use longhaul_core::{Operation, OperationName};
 
 use super::cache::Cache;
+use super::families::Families;
 use super::hash::{Map, RandomState};
 use super::lists::{Lists, ListsBuilder, Place};
 use super::plan::Slot;
@@ -78,6 +79,8 @@ pub(super) struct View {
     /// By API and method: how many in each state.
     counts: Map<(Word, Word), [u64; STATE_NAMES.len()]>,
     cache: Cache,
+    /// Parents and children.
+    pub families: Families,
     hasher: RandomState,
 }
 
@@ -158,6 +161,7 @@ impl View {
         entry.state = state_number(&kept.operation.state);
         entry.hidden = kept.operation.deleted.is_some();
         self.link(slot);
+        self.families.put(slot, &kept.operation);
         if let Some(operation) = Arc::get_mut(&mut kept.operation) {
             let entry = &self.entries[slot as usize];
             operation.api = self.words.text(entry.api).clone();
@@ -207,6 +211,7 @@ impl View {
     /// Removes a row that went.
     pub fn forget(&mut self, slot: Slot) {
         self.unlink(slot);
+        self.families.remove(slot);
         self.cache.remove(slot);
         let entry = std::mem::replace(&mut self.entries[slot as usize], Entry::FREE);
         if let Ok(found) = self.names.find_entry(entry.name_hash, |&other| other == slot) {
@@ -281,6 +286,7 @@ impl ViewBuilder {
             lists: Lists::default(),
             counts: Map::default(),
             cache: Cache::new(cache_bytes_max),
+            families: Families::default(),
             hasher: RandomState::default(),
         };
         Self { view, lists: ListsBuilder::default() }

@@ -40,6 +40,7 @@ pub fn started(api: &Api, method: &str, id: &str, request: &str) -> Operation {
             request: facts.request,
             metadata: facts.metadata,
             traceparent: "".into(),
+            parent_operation: None,
             deadline: None,
             start_by: None,
             request_id: None,

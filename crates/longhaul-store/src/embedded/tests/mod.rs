@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod fixture;
 mod limits;
+mod model;
 mod reopen;
 mod suite;
 

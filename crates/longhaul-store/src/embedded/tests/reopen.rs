@@ -117,6 +117,33 @@ async fn a_relaxed_store_keeps_what_it_closed_with() {
     assert_eq!(world.read("cancelling").await, before);
 }
 
+/// What a crash between the commit of a parent's cancel and those of its children leaves.
+#[tokio::test]
+async fn children_that_have_yet_to_follow_are_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open_folder(folder.path());
+    world.started("parent", at(0)).await;
+    world.started("other", at(0)).await;
+    for (id, parent) in [("a", "parent"), ("b", "parent"), ("c", "parent"), ("d", "other")] {
+        let mut child = a_start(id);
+        child.parent_operation = Some(name(parent));
+        world.start_at(child, at(1)).await.unwrap();
+    }
+    world.cancel("parent", at(2)).await.unwrap();
+    world.cancel("a", at(3)).await.unwrap();
+    drop(world);
+
+    let world = open_folder(folder.path());
+    let behind = world.store.left_behind(9).await.unwrap();
+    assert_eq!(behind, [(name("parent"), name("b")), (name("parent"), name("c"))]);
+    let children = world.store.children(&name("parent"), 9).await.unwrap();
+    assert_eq!(children, [name("a"), name("b"), name("c")]);
+    assert_eq!(world.store.children(&name("other"), 9).await.unwrap(), [name("d")]);
+    world.cancel("other", at(4)).await.unwrap();
+    let behind = world.store.left_behind(9).await.unwrap();
+    assert!(behind.contains(&(name("other"), name("d"))), "{behind:?}");
+}
+
 #[tokio::test]
 async fn a_folder_that_cannot_be_made_is_named() {
     let folder = tempfile::tempdir().unwrap();
