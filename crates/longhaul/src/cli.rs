@@ -127,6 +127,9 @@ pub struct DevArgs {
     /// How long the practice worker takes to stop after a cancel
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_duration)]
     pub cancel_delay: Duration,
+    /// No practice worker: operations wait for a worker of yours
+    #[arg(long)]
+    pub no_practice: bool,
     /// Also serve the API in this folder of .proto files; may be repeated
     #[arg(long, value_name = "DIR")]
     pub proto: Vec<PathBuf>,

@@ -35,16 +35,18 @@ pub fn run(args: DevArgs) -> Result<Exit, Failure> {
         let address = running.address();
         let apis = running.apis();
         let shutdown = CancellationToken::new();
-        let worker = worker(&args, address, &apis)?;
-        let worker = tokio::spawn(worker.run(shutdown.clone()));
+        let worker = if args.no_practice { None } else { Some(worker(&args, address, &apis)?) };
+        let worker = worker.map(|worker| tokio::spawn(worker.run(shutdown.clone())));
         serve::write_port(args.port_file.as_deref(), address)?;
         output::print(&banner(&args, address, &apis, began.elapsed()))?;
         serve::until_signal(async {
             shutdown.cancel();
-            match worker.await {
-                Ok(Ok(())) => tracing::debug!("the practice worker has given everything back"),
-                Ok(Err(error)) => tracing::error!(%error, "the practice worker ended"),
-                Err(error) => tracing::error!(%error, "the practice worker broke"),
+            if let Some(worker) = worker {
+                match worker.await {
+                    Ok(Ok(())) => tracing::debug!("the practice worker has given everything back"),
+                    Ok(Err(error)) => tracing::error!(%error, "the practice worker ended"),
+                    Err(error) => tracing::error!(%error, "the practice worker broke"),
+                }
             }
             running.stop().await;
         })
@@ -110,12 +112,15 @@ fn banner(args: &DevArgs, address: SocketAddr, apis: &[Arc<Api>], took: Duration
         "  Longhaul {VERSION} · ready in {took:.2} s · everything on http://{address} · {data}"
     );
     let _ = writeln!(text, "  APIs     {}", titles.join(" · "));
-    let _ = writeln!(
-        text,
-        "  Worker   practises: {} for an operation, {} to stop one (--duration, --cancel-delay)",
-        span(args.duration),
-        span(args.cancel_delay)
-    );
+    let worker = if args.no_practice {
+        "none: operations wait for yours, such as longhaul worker --api clouddeploy …".to_owned()
+    } else {
+        let (duration, delay) = (span(args.duration), span(args.cancel_delay));
+        format!(
+            "practises: {duration} for an operation, {delay} to stop one (--duration, --cancel-delay)"
+        )
+    };
+    let _ = writeln!(text, "  Worker   {worker}");
     let _ = writeln!(
         text,
         "  Try      curl -d '{{}}' 'http://{address}/clouddeploy/v1/projects/demo/locations/us-central1/deliveryPipelines?deliveryPipelineId=first'"
@@ -146,6 +151,7 @@ mod tests {
             data: None,
             duration: Duration::from_secs(10),
             cancel_delay: Duration::from_millis(500),
+            no_practice: false,
             proto: vec!["protos".into()],
             api_descriptor: vec!["a.binpb".into(), "b.binpb".into()],
             service_config: vec!["a.yaml".into()],

@@ -66,6 +66,7 @@ struct Attempt<'a> {
     questions: FuturesOrdered<BoxFuture<'static, String>>,
     /// Shortest grace that the supervisor was told.
     told: Option<Duration>,
+    warned: bool,
 }
 
 #[async_trait]
@@ -137,6 +138,7 @@ impl<'a> Attempt<'a> {
             folder: None,
             questions: FuturesOrdered::new(),
             told: None,
+            warned: false,
         }
     }
 
@@ -229,22 +231,23 @@ impl<'a> Attempt<'a> {
             let order = tokio::select! {
                 biased;
                 () = self.context.cancelled(), if self.told.is_none() => self.stop(),
-                notice = supervised.notice(), if self.questions.len() < QUESTIONS_MAX => match notice {
-                    Some(Notice::Said(line)) => { self.hear(&line); None }
-                    last => return last,
-                },
-                Some(answer) = self.questions.next() => Some(Order::Answer(answer)),
-                () = async { match &mut saving { Some(saving) => saving.await, None => std::future::pending().await } } => {
-                    saving = None;
-                    None
-                }
                 _ = look.tick() => {
-                    if saving.is_none() && let Some(bytes) = self.folder.as_mut().and_then(Folder::changed) {
+                    let folder = self.folder.as_mut().filter(|_| saving.is_none());
+                    if let Some(bytes) = folder.and_then(Folder::changed) {
                         saving = Some(save(self.context.clone(), bytes));
                     }
                     // A graver reason may have come meanwhile.
                     let order = if self.told.is_some() { self.stop() } else { None };
                     Some(order.unwrap_or(Order::Alive))
+                }
+                Some(answer) = self.questions.next() => Some(Order::Answer(answer)),
+                () = done(&mut saving) => None,
+                notice = supervised.notice(), if self.questions.len() < QUESTIONS_MAX => {
+                    match notice {
+                        Some(Notice::Said(line)) => self.hear(&line),
+                        last => return last,
+                    }
+                    None
                 }
             };
             if let Some(order) = order {
@@ -294,7 +297,7 @@ impl<'a> Attempt<'a> {
                 None => self.ask(|_| async { Ok(()) }),
             },
             Said::Unknown(request) => {
-                tracing::warn!(operation = self.assignment.operation, request, "unknown request");
+                self.warn(&format!("an unknown request, {request:?}"));
                 self.ask(move |_| async move {
                     Err(ReportError::Refused {
                         code: 3,
@@ -303,6 +306,13 @@ impl<'a> Attempt<'a> {
                     })
                 });
             }
+        }
+    }
+
+    /// Once is enough: a command may say the same a thousand times.
+    fn warn(&mut self, said: &str) {
+        if !std::mem::replace(&mut self.warned, true) {
+            tracing::warn!(operation = self.assignment.operation, "the command said {said}");
         }
     }
 
@@ -368,6 +378,15 @@ impl<'a> Attempt<'a> {
             save(self.context.clone(), bytes).await;
         }
     }
+}
+
+/// Waits for what is being saved, if something is, and forgets it.
+async fn done(saving: &mut Option<BoxFuture<'static, ()>>) {
+    match saving {
+        Some(under_way) => under_way.await,
+        None => std::future::pending().await,
+    }
+    *saving = None;
 }
 
 fn save(context: Context, bytes: Vec<u8>) -> BoxFuture<'static, ()> {

@@ -125,7 +125,8 @@ pub fn run(args: Args) -> Result<Exit, Failure> {
         let handler = Commanded {
             served: served.into_iter().map(|one| (one.full_name().to_owned(), one)).collect(),
             command: args.command,
-            supervisors: Supervisors::new()?,
+            supervisors: Supervisors::new()
+                .map_err(|error| Failure::new(Exit::Failed, format!("no worker here: {error}")))?,
             folders,
             judge: Judge { retryable: args.retryable_exit, cleanup: args.cleanup },
             grace: args.grace,
@@ -235,4 +236,51 @@ fn failed(error: Error) -> Failure {
         Error::Refused(_) => Exit::Failed,
     };
     Failure::new(exit, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(line: &str) -> Args {
+        Line::try_parse_from(["worker"].into_iter().chain(line.split(' '))).unwrap().args
+    }
+
+    #[test]
+    fn everything_behind_the_dashes_is_the_commands() {
+        let args = args("--api clouddeploy --method CreateTarget -- ./work.sh --slots 7 -- x");
+        assert_eq!(args.command, ["./work.sh", "--slots", "7", "--", "x"]);
+        assert_eq!((args.slots, args.grace), (1, Duration::from_secs(30)));
+        assert_eq!(args.retryable_exit, [75]);
+    }
+
+    #[test]
+    fn a_method_may_be_said_in_many_ways() {
+        for name in [
+            "CreateTarget",
+            "CloudDeploy.CreateTarget",
+            "google.cloud.deploy.v1.CloudDeploy.CreateTarget",
+            "google.cloud.deploy.v1.CloudDeploy/CreateTarget",
+            "/google.cloud.deploy.v1.CloudDeploy/CreateTarget",
+        ] {
+            let found = served::find(&args(&format!("--api clouddeploy --method {name} -- true")));
+            let names: Vec<_> =
+                found.unwrap().iter().map(|one| one.full_name().to_owned()).collect();
+            assert_eq!(names, ["google.cloud.deploy.v1.CloudDeploy.CreateTarget"]);
+        }
+        for name in ["Target", "GetTarget", "eploy.CreateTarget", ""] {
+            let line = format!("--api clouddeploy --method {name} -- true");
+            let failure = served::find(&args(&line)).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage, "{name}");
+            assert!(failure.text().contains("CreateTarget"), "{}", failure.text());
+        }
+    }
 }

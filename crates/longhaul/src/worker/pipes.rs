@@ -21,7 +21,6 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::supervise::text;
 use super::words::{
     ERRORS_BYTES_MAX, ERRORS_LINES_MAX, LINE_BYTES_MAX, Notice, OUTPUT_BYTES_MAX, Output,
 };
@@ -126,12 +125,11 @@ impl Flow {
         let _ = (&mut self.errors_closed).await;
     }
 
-    /// What was read. `complete` says whether that is all of it.
-    pub fn take(&self, complete: bool) -> (Output, String) {
+    /// What was read.
+    pub fn take(&self) -> (Output, String) {
         let output = std::mem::take(&mut *lock(&self.output));
         let output = match output.len() {
-            0..=OUTPUT_BYTES_MAX if complete => text(output),
-            0..=OUTPUT_BYTES_MAX => Output::NotText,
+            0..=OUTPUT_BYTES_MAX => String::from_utf8(output).map_or(Output::NotText, Output::Text),
             _ => Output::TooMuch,
         };
         (output, lock(&self.errors).text())

@@ -9,9 +9,7 @@ use std::fs;
 use std::io;
 
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, pidfd_open, pidfd_send_signal,
-};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
 
 use super::words::End;
 
@@ -59,18 +57,28 @@ pub fn below(root: Pid, spared: &HashSet<Pid>) -> Vec<Process> {
 
 /// Sends a signal to exactly this process, not to a later one of the same id.
 pub fn signal(process: &Process, signal: Signal) -> Result<(), Errno> {
-    let same = || look_up(process.pid).is_some_and(|now| now.began == process.began);
-    let sent = match pidfd_open(process.pid, PidfdFlags::empty()) {
-        Ok(handle) if same() => pidfd_send_signal(handle, signal),
-        Ok(_) => Ok(()),
-        // An old kernel, or a sandbox that has no such handles.
-        Err(Errno::NOSYS | Errno::PERM) if same() => kill_process(process.pid, signal),
-        Err(error) => Err(error),
-    };
-    match sent {
+    match send(process, signal) {
         Err(Errno::SRCH) => Ok(()),
         sent => sent,
     }
+}
+
+#[cfg(target_os = "linux")]
+fn send(process: &Process, signal: Signal) -> Result<(), Errno> {
+    use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+    let same = || look_up(process.pid).is_some_and(|now| now.began == process.began);
+    match pidfd_open(process.pid, PidfdFlags::empty()) {
+        Ok(handle) if same() => pidfd_send_signal(handle, signal),
+        // An old kernel, or a sandbox that has no such handles.
+        Err(Errno::NOSYS | Errno::PERM) if same() => kill_process(process.pid, signal),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send(process: &Process, signal: Signal) -> Result<(), Errno> {
+    kill_process(process.pid, signal)
 }
 
 /// Takes away every child that has ended.
@@ -123,9 +131,16 @@ fn parse(pid: Pid, stat: &[u8]) -> Option<Process> {
     Some(Process { pid, group, zombie: matches!(state, "Z" | "X"), parent, began })
 }
 
-/// Makes this process the one that its descendants' orphans get for a parent.
+/// Makes this process the one that its descendants' orphans get for a parent. Only Linux can.
+#[cfg(target_os = "linux")]
 pub fn become_subreaper() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// Elsewhere a process can escape, so nothing is run.
+#[cfg(not(target_os = "linux"))]
+pub fn become_subreaper() -> io::Result<()> {
+    Err(io::Error::other("commands can be held together on Linux only"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use longhaul_client::worker::{Any, Assignment};
 use longhaul_server::config::{ApiConfig, load_api};
 use longhaul_wire::api::{Api, Method, StartMethod};
 use longhaul_wire::bundled;
-use longhaul_wire::json::{self, JsonOptions};
+use longhaul_wire::json::{self, JsonOptions, UnknownAny};
 use longhaul_wire::message::{Message, MessageType};
 use longhaul_wire::respond::response_from_request;
 use serde_json::{Map, Value};
@@ -85,6 +85,13 @@ fn method(api: &Arc<Api>, name: &str) -> Result<Served, Failure> {
 }
 
 impl Served {
+    /// A method of a bundled API, for tests of what is done with it.
+    #[cfg(test)]
+    pub fn bundled(api: &str, name: &str) -> Self {
+        let api = bundled::load(api).expect("it is bundled");
+        method(&api, name).expect("it has this method")
+    }
+
     /// Full name of the method.
     pub fn full_name(&self) -> &str {
         &self.method.full_name
@@ -107,7 +114,8 @@ impl Served {
 
     /// The request of the start, as JSON on one line.
     pub fn input(&self, assignment: &Assignment) -> Result<String, String> {
-        let text = json::to_json(&self.request(assignment)?, &*self.api, &JsonOptions::default());
+        let options = JsonOptions { unknown_any: UnknownAny::Raw, ..JsonOptions::default() };
+        let text = json::to_json(&self.request(assignment)?, &*self.api, &options);
         let mut text = text.map_err(|error| error.message)?;
         text.push(b'\n');
         String::from_utf8(text).map_err(|error| error.to_string())

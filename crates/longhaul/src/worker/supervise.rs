@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::pipes::{self, Pipes};
 use super::processes;
-use super::words::{End, Ended, Notice, Order, Output, SUPERVISOR, Start, line};
+use super::words::{End, Ended, Notice, Order, SUPERVISOR, Start, line};
 
 /// Pauses between two rounds of killing, for what a round missed or could not kill.
 const ROUNDS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
@@ -160,8 +160,9 @@ async fn run(
             }
         }
     }
-    let complete = timeout(PIPES_TIME, flow.closed()).await.is_ok();
-    let (output, errors) = flow.take(complete);
+    // Whoever still holds a pipe after that is no process of the command.
+    let _ = timeout(PIPES_TIME, flow.closed()).await;
+    let (output, errors) = flow.take();
     Ended {
         // Nothing is left, so the command has ended; how, only the system could have lost.
         end: supervisor.end.unwrap_or(End::Signalled(Signal::KILL.as_raw())),
@@ -295,9 +296,4 @@ impl Supervisor {
             let _ = processes::signal(&process, Signal::KILL);
         }
     }
-}
-
-/// A command's output as text.
-pub fn text(bytes: Vec<u8>) -> Output {
-    String::from_utf8(bytes).map_or(Output::NotText, Output::Text)
 }

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 
 use super::processes;
 use super::words::{Notice, Order, SUPERVISOR, Start, line};
@@ -38,8 +40,8 @@ pub struct Supervisors {
 /// One running supervisor. Dropping it kills the command.
 pub struct Supervised {
     supervisors: Supervisors,
-    child: Child,
-    pid: Option<Pid>,
+    /// `None` once somebody else waits for it.
+    child: Option<Child>,
     orders: OwnedWriteHalf,
     notices: Lines<BufReader<OwnedReadHalf>>,
 }
@@ -62,6 +64,9 @@ impl Supervisors {
     /// Makes this process the parent of what a killed supervisor leaves behind.
     pub fn new() -> io::Result<Self> {
         processes::become_subreaper()?;
+        if !Path::new(MYSELF).exists() {
+            return Err(io::Error::other("there is no /proc, where processes are found"));
+        }
         Ok(Self::default())
     }
 
@@ -78,11 +83,11 @@ impl Supervisors {
         command.stdin(there).stdout(run.lock).stderr(Stdio::inherit());
         let child = self.spawn(&mut command)?;
         drop(command);
-        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let (notices, orders) = here.into_split();
         let notices = BufReader::new(notices).lines();
         let supervisors = self.clone();
-        let mut supervised = Supervised { supervisors, child, pid, orders, notices };
+        let child = Some(child);
+        let mut supervised = Supervised { supervisors, child, orders, notices };
         supervised.order(&Order::Start(run.start)).await?;
         Ok(supervised)
     }
@@ -91,8 +96,19 @@ impl Supervisors {
     fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         let mut living = self.living();
         let child = command.spawn()?;
-        living.extend(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+        living.extend(pid(&child));
         Ok(child)
+    }
+
+    /// Waits for a supervisor's own end.
+    async fn see_off(&self, mut child: Child) {
+        let pid = pid(&child);
+        if let Err(error) = child.wait().await {
+            tracing::warn!(%error, "a supervisor's end could not be seen");
+        }
+        if let Some(pid) = pid {
+            self.living().remove(&pid);
+        }
     }
 
     fn living(&self) -> MutexGuard<'_, HashSet<Pid>> {
@@ -138,28 +154,27 @@ impl Supervised {
 
     /// Waits for the supervisor's own end.
     pub async fn ended(mut self) {
-        if let Err(error) = self.child.wait().await {
-            tracing::warn!(%error, "a supervisor's end could not be seen");
-        }
-        self.forget();
-    }
-
-    fn forget(&mut self) {
-        if let Some(pid) = self.pid.take() {
-            self.supervisors.living().remove(&pid);
+        if let Some(child) = self.child.take() {
+            self.supervisors.see_off(child).await;
         }
     }
 }
 
 impl Drop for Supervised {
     fn drop(&mut self) {
-        if self.pid.is_none() {
-            return;
-        }
+        let Some(child) = self.child.take() else { return };
         if let Ok(kill) = line(&Order::Kill) {
             // If it cannot be written, the end of the stream says the same, more slowly.
             let _ = self.orders.try_write(&kill);
         }
-        // It stays among the living: it has work to do, and its number is taken until it is waited for.
+        // It lives until it has done its work. Without a runtime the worker is about to end, too.
+        if let Ok(runtime) = Handle::try_current() {
+            let supervisors = self.supervisors.clone();
+            runtime.spawn(async move { supervisors.see_off(child).await });
+        }
     }
+}
+
+fn pid(child: &Child) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(child.id()?).ok()?)
 }
