@@ -113,7 +113,7 @@ impl Options {
             queue_max: 8_192,
             queue_reserve: 1_024,
             batch_max: 1_024,
-            log_bytes: 32 << 20,
+            log_bytes: 16 << 20,
             readers_max: 4,
             bytes_max: None,
         }
