@@ -4,6 +4,7 @@
 //! line `longhaul-wire`'s, rows `longhaul-store`'s.
 
 pub mod call;
+pub mod cascade;
 pub mod clock;
 pub mod config;
 mod events;
@@ -33,6 +34,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::cascade::Cascade;
 use crate::clock::{Clock, SystemClock};
 pub use crate::config::Config;
 use crate::health::GrpcHealth;
@@ -62,8 +64,9 @@ pub struct Server {
 pub struct Running {
     server: Arc<Server>,
     listening: Vec<Listening>,
-    sweeper: JoinHandle<()>,
-    stop_sweeper: CancellationToken,
+    /// The sweeper and the cascade.
+    rounds: Vec<JoinHandle<()>>,
+    stop_rounds: CancellationToken,
 }
 
 /// Opens the store, recovers leases, binds, and serves until stopped.
@@ -84,6 +87,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         lease_max: config.workers.lease_max,
     };
     sweeper.recover().await?;
+    let cascade = Cascade { store: store.clone(), watch: watch.clone(), clock: clock.clone() };
     let server = Arc::new(Server {
         operations: Operations {
             apis: apis.clone(),
@@ -120,9 +124,12 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         draining,
     });
     let listening = listener::listen(&server).await?;
-    let stop_sweeper = CancellationToken::new();
-    let sweeper = tokio::spawn(sweeper.run(stop_sweeper.clone()));
-    Ok(Running { server, listening, sweeper, stop_sweeper })
+    let stop_rounds = CancellationToken::new();
+    let rounds = vec![
+        tokio::spawn(sweeper.run(stop_rounds.clone())),
+        tokio::spawn(cascade.run(stop_rounds.clone())),
+    ];
+    Ok(Running { server, listening, rounds, stop_rounds })
 }
 
 impl Running {
@@ -154,9 +161,11 @@ impl Running {
         for listening in self.listening {
             listening.stop(timeout).await;
         }
-        self.stop_sweeper.cancel();
-        if let Err(error) = self.sweeper.await {
-            tracing::error!(%error, "the sweeper ended badly");
+        self.stop_rounds.cancel();
+        for round in self.rounds {
+            if let Err(error) = round.await {
+                tracing::error!(%error, "a task in the background ended badly");
+            }
         }
         self.server.operations.store.close().await;
     }

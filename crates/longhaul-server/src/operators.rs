@@ -30,6 +30,8 @@ use crate::workers;
 const REASON_BYTES_MAX: usize = 1024;
 /// Most rows of a timeline in one answer, the oldest first.
 const TIMELINE_MAX: usize = 2_000;
+/// Most children in one answer, the oldest first.
+const CHILDREN_MAX: usize = 1_000;
 /// Operations that one watch may begin with; more would be a list.
 const WATCHED_MAX: usize = 1_000;
 /// Messages that may wait for a slow watcher before its watch ends.
@@ -74,6 +76,10 @@ impl Operators {
                 let operation = self.find(&OperationName::parse(&request.name)?).await?;
                 Ok(crate::explain::explain(&operation, self.clock.now()).encode_to_vec().into())
             }
+            "Detach" => {
+                let request = v1::DetachRequest::decode(message).map_err(undecodable)?;
+                Ok(self.detach(&request).await?.encode_to_vec().into())
+            }
             other => Err(Error::new(
                 Reason::MethodNotFound,
                 format!("this server does not have the method {other}"),
@@ -91,6 +97,8 @@ impl Operators {
         let history = self.store.history(name, 0, TIMELINE_MAX).await?;
         let mut detail = detail(&operation, self.apis.get(&operation.api).map(|api| &**api));
         detail.timeline = history.iter().flat_map(timeline).collect();
+        let children = self.store.children(name, CHILDREN_MAX).await?;
+        detail.children = children.iter().map(ToString::to_string).collect();
         Ok(detail)
     }
 
@@ -109,6 +117,21 @@ impl Operators {
             .await
             .map_err(|failure| failure.into_error(&name))?;
         Ok(came_of(&applied))
+    }
+
+    async fn detach(&self, request: &v1::DetachRequest) -> Result<v1::DetachResponse, Error> {
+        let name = OperationName::parse(&request.name)?;
+        let now = self.clock.now();
+        let decide = Arc::new(move |operation: Option<&Operation>| {
+            let found = operation.filter(|found| !found.is_tombstone());
+            apply(found.ok_or(Refusal::NotFound)?, Command::Detach { actor: "".into() }, now)
+        });
+        let applied = self
+            .store
+            .update(Key::Name(name.clone()), Priority::Normal, decide)
+            .await
+            .map_err(|failure| failure.into_error(&name))?;
+        Ok(v1::DetachResponse { detached: !applied.events.is_empty() })
     }
 
     async fn cancel_by_request_id(
@@ -357,6 +380,7 @@ fn detail(operation: &Operation, api: Option<&Api>) -> v1::OperationDetail {
             .map(ToString::to_string)
             .unwrap_or_default(),
         timeline: Vec::new(),
+        children: Vec::new(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
-use longhaul_core::{Applied, OperationName, Timestamp};
+use longhaul_core::{Applied, Event, EventKind, OperationName, Timestamp};
 use longhaul_store::{ClaimFilter, ClaimHint, Listener};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -39,6 +39,7 @@ pub struct Watch {
     /// The moment the sweeper will look next, in microseconds; an earlier due time wakes it.
     sweep_at_micros: AtomicI64,
     sweep: Notify,
+    cancels: Notify,
     held: AtomicUsize,
 }
 
@@ -59,6 +60,7 @@ impl Watch {
             backing_off: Mutex::default(),
             sweep_at_micros: AtomicI64::new(i64::MAX),
             sweep: Notify::new(),
+            cancels: Notify::new(),
             held: AtomicUsize::new(0),
         }
     }
@@ -113,6 +115,11 @@ impl Watch {
     pub async fn due_before(&self, at: Timestamp) {
         self.sweep_at_micros.store(at.as_micros(), Ordering::Release);
         self.sweep.notified().await;
+    }
+
+    /// Ends after an operation was asked to stop, be it since the last call.
+    pub async fn cancelled(&self) {
+        self.cancels.notified().await;
     }
 
     fn shard(&self, name: &OperationName) -> &Mutex<Waiters> {
@@ -179,6 +186,10 @@ impl Listener for Watch {
         self.wake_operation(&operation.name);
         if let Some(due) = operation.due_at() {
             self.wake_sweeper(due);
+        }
+        let asked = |event: &Event| matches!(event.kind, EventKind::CancelRequested { .. });
+        if applied.events.iter().any(asked) {
+            self.cancels.notify_one();
         }
     }
 

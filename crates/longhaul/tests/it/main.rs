@@ -13,6 +13,7 @@
 
 mod all_methods;
 mod cancels;
+mod children;
 mod command_worker;
 mod crashes;
 mod deletes;

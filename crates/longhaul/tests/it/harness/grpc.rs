@@ -47,14 +47,32 @@ impl Connection {
         message: Bytes,
         deadline: Option<Duration>,
     ) -> Result<Bytes, Failure> {
-        let mut client = tonic::client::Grpc::new(self.channel.clone())
-            .max_decoding_message_size(usize::MAX)
-            .max_encoding_message_size(usize::MAX);
-        client.ready().await.map_err(|error| Failure::unreachable(&error.to_string()))?;
         let mut request = Request::new(message);
         if let Some(deadline) = deadline {
             request.set_timeout(deadline);
         }
+        self.send(path, request).await
+    }
+
+    /// The same, with metadata.
+    pub async fn call_with(
+        &self,
+        path: &str,
+        message: Bytes,
+        metadata: &[(&'static str, &str)],
+    ) -> Result<Bytes, Failure> {
+        let mut request = Request::new(message);
+        for (key, value) in metadata {
+            request.metadata_mut().insert(*key, value.parse().unwrap());
+        }
+        self.send(path, request).await
+    }
+
+    async fn send(&self, path: &str, request: Request<Bytes>) -> Result<Bytes, Failure> {
+        let mut client = tonic::client::Grpc::new(self.channel.clone())
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        client.ready().await.map_err(|error| Failure::unreachable(&error.to_string()))?;
         let path = PathAndQuery::try_from(path).unwrap();
         let answer = client.unary(request, path, BytesCodec).await;
         answer.map(tonic::Response::into_inner).map_err(|status| Failure::from_status(&status))
