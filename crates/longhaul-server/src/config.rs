@@ -35,6 +35,10 @@ pub struct Config {
     pub limits: Limits,
     /// Leases of workers.
     pub workers: Workers,
+    /// How long a stopping server still takes calls while readiness says no, so that load balancers notice
+    /// before the port closes. Zero where nothing stands in front.
+    #[serde(deserialize_with = "duration")]
+    pub lame_duck: Duration,
     /// How long a stopping server waits for calls under way, then ends them.
     #[serde(deserialize_with = "duration")]
     pub drain_timeout: Duration,
@@ -51,6 +55,7 @@ impl Default for Config {
             store: StoreConfig::default(),
             limits: Limits::default(),
             workers: Workers::default(),
+            lame_duck: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -147,6 +152,8 @@ pub struct Limits {
     pub read_timeout: Duration,
     /// Rows one list call looks at before it returns a page with a token, however few fit the filter.
     pub list_scan_max: usize,
+    /// Operations that one bulk cancel asks to stop in a second, so that other calls keep their share.
+    pub bulk_cancels_per_second: u32,
 }
 
 impl Default for Limits {
@@ -162,6 +169,7 @@ impl Default for Limits {
             hang_max: Duration::from_secs(60),
             read_timeout: Duration::from_secs(30),
             list_scan_max: 20_000,
+            bulk_cancels_per_second: 500,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Owns the wiring of a running server and its orderly end. Rules are `longhaul-core`'s, words on the
 //! line `longhaul-wire`'s, rows `longhaul-store`'s.
 
+pub mod bulk;
 pub mod call;
 pub mod cascade;
 pub mod clock;
@@ -34,6 +35,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::bulk::BulkCancels;
 use crate::cascade::Cascade;
 use crate::clock::{Clock, SystemClock};
 pub use crate::config::Config;
@@ -64,7 +66,7 @@ pub struct Server {
 pub struct Running {
     server: Arc<Server>,
     listening: Vec<Listening>,
-    /// The sweeper and the cascade.
+    /// The sweeper, the cascade and the bulk cancels.
     rounds: Vec<JoinHandle<()>>,
     stop_rounds: CancellationToken,
 }
@@ -88,6 +90,13 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
     };
     sweeper.recover().await?;
     let cascade = Cascade { store: store.clone(), watch: watch.clone(), clock: clock.clone() };
+    let bulk = BulkCancels {
+        apis: apis.clone(),
+        store: store.clone(),
+        watch: watch.clone(),
+        clock: clock.clone(),
+        limits: config.limits.clone(),
+    };
     let server = Arc::new(Server {
         operations: Operations {
             apis: apis.clone(),
@@ -98,6 +107,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
             draining: draining.clone(),
         },
         operators: Arc::new(Operators {
+            bulk: bulk.clone(),
             apis: apis.clone(),
             store: store.clone(),
             watch: watch.clone(),
@@ -128,6 +138,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
     let rounds = vec![
         tokio::spawn(sweeper.run(stop_rounds.clone())),
         tokio::spawn(cascade.run(stop_rounds.clone())),
+        tokio::spawn(bulk.run(stop_rounds.clone())),
     ];
     Ok(Running { server, listening, rounds, stop_rounds })
 }
@@ -152,11 +163,13 @@ impl Running {
         self.server.apis.all().to_vec()
     }
 
-    /// Stops in order: readiness false, held calls answered with the current state, connections ended
+    /// Stops in order: readiness false, held calls answered with the current state, for the lame-duck time
+    /// new calls still taken, connections ended
     /// once their calls are, then the store closed. Bounded by the configured drain timeout.
     pub async fn stop(self) {
         self.server.health.set(false).await;
         self.server.draining.cancel();
+        self.server.clock.sleep(self.server.config.lame_duck).await;
         let timeout = self.server.config.drain_timeout;
         for listening in self.listening {
             listening.stop(timeout).await;

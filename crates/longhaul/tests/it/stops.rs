@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::harness::client::Wire;
 use crate::harness::samples::DEPLOY;
 use crate::harness::server::config;
-use crate::harness::{Claim, Client, Kept, Place, Say, Server, Worker, soon};
+use crate::harness::{Ask, Claim, Client, Kept, Place, Say, Server, Worker, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_server_answers_held_calls_with_the_current_state() {
@@ -80,6 +80,27 @@ async fn a_stopping_server_is_not_ready() {
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     soon("the end", stopping).await.unwrap();
     assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_balancer_can_see_the_end_coming() {
+    let change = |config: &mut longhaul_server::Config| config.lame_duck = Duration::from_secs(20);
+    let server = Arc::new(Server::with(Kept::InMemory, change).await);
+    let client = Client::new(server.address, Wire::Http, &DEPLOY, "p");
+    let name = client.start("a").await.name;
+    let stopping = tokio::spawn({
+        let server = server.clone();
+        async move { server.stop().await }
+    });
+    let seen = soon("readiness to go", async {
+        while Ask::get("/readyz").send(server.address).await.code == 200 {}
+        Ask::get("/readyz").send(server.address).await.code
+    });
+    assert_eq!(seen.await, 503, "not ready");
+    // New connections and calls are still served meanwhile.
+    assert!(!stopping.is_finished());
+    client.get(&name).await.is_running();
+    stopping.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
