@@ -348,7 +348,7 @@ fn validated(
     Ok(operation.encode_to_vec().into())
 }
 
-fn list_parent(api: &Api, name: &str) -> Result<ParentFilter, Error> {
+pub(crate) fn list_parent(api: &Api, name: &str) -> Result<ParentFilter, Error> {
     match api.parent_of_list(name) {
         Some("") => Ok(ParentFilter::Any),
         Some(parent) => Ok(ParentFilter::Matching(parent.into())),

@@ -10,7 +10,7 @@ use longhaul_core::{
     Applied, Cause, Command, Error, EventKind, Operation, OperationName, Outcome, Payload, Policy,
     Reason, Refusal, RequestId, Start, State, apply,
 };
-use longhaul_store::{Key, ListQuery, ParentFilter, Priority, Recorded, Store};
+use longhaul_store::{Key, ListQuery, OWN_API, ParentFilter, Priority, Recorded, Store};
 use longhaul_wire::api::Api;
 use longhaul_wire::apis::Apis;
 use longhaul_wire::v1::cancel_response::Outcome as Came;
@@ -19,6 +19,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::bulk::BulkCancels;
 use crate::call::{Call, not_found, overloaded};
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -39,6 +40,8 @@ const WAITING_MAX: usize = 256;
 
 /// What the operators' side works with.
 pub struct Operators {
+    /// Those who cancel many at once.
+    pub bulk: BulkCancels,
     /// The loaded APIs.
     pub apis: Arc<Apis>,
     /// Rows.
@@ -75,6 +78,12 @@ impl Operators {
                 let request = v1::ExplainRequest::decode(message).map_err(undecodable)?;
                 let operation = self.find(&OperationName::parse(&request.name)?).await?;
                 Ok(crate::explain::explain(&operation, self.clock.now()).encode_to_vec().into())
+            }
+            "BulkCancel" => {
+                let request = v1::BulkCancelRequest::decode(message).map_err(undecodable)?;
+                checked_reason(&request.reason)?;
+                let api = self.api(&request.api)?;
+                Ok(self.bulk.start(request, api).await?.encode_to_vec().into())
             }
             "Detach" => {
                 let request = v1::DetachRequest::decode(message).map_err(undecodable)?;
@@ -281,7 +290,7 @@ fn checked_reason(text: &str) -> Result<Arc<str>, Error> {
 }
 
 /// What came of asking, from the events of the decision.
-fn came_of(applied: &Applied) -> v1::CancelResponse {
+pub(crate) fn came_of(applied: &Applied) -> v1::CancelResponse {
     let operation = &applied.operation;
     let accepted =
         applied.events.iter().any(|event| matches!(event.kind, EventKind::CancelRequested { .. }));
@@ -320,7 +329,10 @@ fn detail(operation: &Operation, api: Option<&Api>) -> v1::OperationDetail {
         None => (None, None),
     };
     let response_given = response.is_some();
-    let metadata = api.and_then(|api| convert::metadata(operation, api));
+    let metadata = match &*operation.api {
+        OWN_API => Some(operation.metadata.clone()),
+        _ => api.and_then(|api| convert::metadata(operation, api)),
+    };
     v1::OperationDetail {
         name: operation.name.to_string(),
         uid: uuid::Uuid::from_u128(operation.uid).to_string(),

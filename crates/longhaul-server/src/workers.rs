@@ -11,7 +11,7 @@ use longhaul_core::{
     Applied, Changes, Command, Desired, Effects, Epoch, Error, Finish, Operation, OperationName,
     Progress, Reason, Refusal, Status, apply,
 };
-use longhaul_store::{ClaimFilter, Due, Key, Priority, Store};
+use longhaul_store::{ClaimFilter, Due, Key, OWN_API, Priority, Store};
 use longhaul_wire::apis::Apis;
 use longhaul_wire::convert;
 use longhaul_wire::v1;
@@ -287,7 +287,10 @@ impl Workers {
 
     async fn try_item(&self, item: v1::ReportItem) -> Result<Applied, Error> {
         let name = OperationName::parse(&item.operation)?;
-        let current = self.store.get(&name).await?.ok_or_else(|| not_found(&name))?;
+        let current = self.store.get(&name).await?;
+        // Longhaul's own operations have no workers outside.
+        let current = current.filter(|current| &*current.api != OWN_API);
+        let current = current.ok_or_else(|| not_found(&name))?;
         let command = self.command(item, &current)?;
         let now = self.clock.now();
         let decide = Arc::new(move |operation: Option<&Operation>| {

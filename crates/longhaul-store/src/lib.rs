@@ -97,7 +97,11 @@ pub enum Priority {
     Urgent,
 }
 
-/// Which operations a worker takes. Empty lists and `None` mean any.
+/// The API of Longhaul's own operations. Servers work on them; no worker is given one.
+pub const OWN_API: &str = "longhaul.v1";
+
+/// Which operations a worker takes. Empty lists and `None` mean any, but for those of [`OWN_API`], which
+/// only a claim gets that names the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClaimFilter {
     /// Only of this API.
@@ -115,7 +119,7 @@ impl ClaimFilter {
         fn any(wanted: &[Arc<str>], is: &str) -> bool {
             wanted.is_empty() || wanted.iter().any(|want| &**want == is)
         }
-        self.api.as_deref().is_none_or(|want| want == api)
+        self.api.as_deref().map_or(api != OWN_API, |want| want == api)
             && any(&self.methods, method)
             && any(&self.queues, queue)
     }

@@ -12,6 +12,7 @@
 )]
 
 mod all_methods;
+mod bulk;
 mod cancels;
 mod children;
 mod command_worker;
