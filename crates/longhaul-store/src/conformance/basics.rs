@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use longhaul_core::{
-    Applied, Cancel, Cause, Changes, Code, Command, Effects, Event, EventKind, Lease, Outcome,
-    Payload, Policy, Progress, Reason, Refusal, Retry, State, Status,
+    Applied, Cancel, Cause, Changes, Code, Command, Effects, Event, EventKind, Lease, Operation,
+    Outcome, Payload, Policy, Progress, Reason, Refusal, Retry, State, Status, Timestamp,
 };
 
 use super::Open;
@@ -218,6 +218,41 @@ pub(crate) async fn a_request_id_moves_on_when_its_window_is_over(open: &Open) {
     forget(&world, "a").await;
     let repeat = world.start_at(keyed("d", 30), at(13)).await.unwrap();
     assert_eq!(repeat.operation.name, name("b"));
+}
+
+/// The mark of a cancel that came before its start, under the key `key`.
+pub(crate) async fn a_tombstone(world: &World, id: &str, now: Timestamp) {
+    let mut unborn = a_start(id);
+    unborn.method = "".into();
+    unborn.request = Payload { type_name: "".into(), value: [].into() };
+    unborn.request_id = Some(request_id("key", at(3600)));
+    let key = Key::of_start(&unborn);
+    let decide = move |existing: Option<&Operation>| {
+        longhaul_core::cancel_by_request_id(existing, unborn.clone(), "late".into(), now)
+    };
+    world.decide(key, decide).await.unwrap();
+}
+
+pub(crate) async fn a_tombstone_becomes_the_operation_that_meets_it(open: &Open) {
+    let world = World::new(open);
+    a_tombstone(&world, "early", at(1)).await;
+    let mut late = a_start("late");
+    late.request_id = Some(request_id("key", at(3600)));
+    let born = world.start_at(late.clone(), at(2)).await.unwrap().operation;
+    assert_eq!((&born.name, &born.method), (&name("early"), &late.method));
+    assert_eq!(world.read("early").await.as_ref(), Some(&born));
+    assert_eq!(world.read("late").await, None);
+    assert_eq!(world.list(a_query(10)).await, ["early"]);
+    let again = world.start_at(late, at(3)).await.unwrap();
+    assert_eq!(again.operation, born);
+    let history = world.store.history(&born.name, 0, 10).await.unwrap();
+    let revisions: Vec<_> = history.iter().map(|recorded| recorded.revision).collect();
+    assert_eq!(revisions, [1, 2], "what befell the tombstone befell the operation");
+    let counts = world.store.counts();
+    assert_eq!(counts.len(), 1, "{counts:?}");
+    assert_eq!((&counts[0].method, counts[0].operations), (&born.method, 1));
+    forget(&world, "early").await;
+    assert!(world.store.counts().is_empty() && world.store.next_due().is_none());
 }
 
 async fn forget(world: &World, id: &str) {

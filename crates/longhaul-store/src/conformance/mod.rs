@@ -42,6 +42,7 @@ macro_rules! conformance {
                 a_request_id_leads_to_the_first_operation
                 a_request_id_belongs_to_its_api_and_parent
                 a_request_id_moves_on_when_its_window_is_over
+                a_tombstone_becomes_the_operation_that_meets_it
                 a_forgotten_operation_leaves_nothing_behind
                 a_forgotten_name_can_be_used_again
                 history_is_kept_in_order_and_paged

@@ -290,13 +290,38 @@ impl<'w> Batch<'w> {
         match before {
             Some((slot, _)) if applied.forget => self.forget(tables, slot),
             Some((_, kept)) if kept.operation.revision == applied.operation.revision => Ok(()),
+            Some((slot, kept)) if kept.operation.is_tombstone() => {
+                self.embody(tables, slot, &kept, applied)
+            }
             Some((slot, kept)) => self.change(tables, slot, &kept, applied),
             None if applied.forget => Ok(()),
-            None => self.start(tables, applied),
+            None => self.start(tables, Vec::new(), applied),
         }
     }
 
-    fn start(&mut self, tables: &mut Tables<'_>, applied: &Applied) -> Result<(), Miss> {
+    /// Makes a tombstone the operation that met it. What never changes otherwise changes here, so it gets
+    /// a row of its own, with the history of the tombstone.
+    fn embody(
+        &mut self,
+        tables: &mut Tables<'_>,
+        slot: Slot,
+        tombstone: &Kept,
+        applied: &Applied,
+    ) -> Result<(), Miss> {
+        check_size(&applied.operation).map_err(Miss::Command)?;
+        let earlier = Reader::new(tables.connection, &self.work.file)
+            .history(self.id(slot), 0, u64::MAX, usize::MAX, tombstone.operation.outcome())
+            .map_err(Miss::Command)?;
+        self.forget(tables, slot)?;
+        self.start(tables, earlier, applied)
+    }
+
+    fn start(
+        &mut self,
+        tables: &mut Tables<'_>,
+        earlier: Vec<Recorded>,
+        applied: &Applied,
+    ) -> Result<(), Miss> {
         let operation = &applied.operation;
         check_size(operation).map_err(Miss::Command)?;
         let key = match &operation.request_id {
@@ -314,7 +339,12 @@ impl<'w> Batch<'w> {
         let id = self.work.next_id;
         self.work.next_id += 1;
         let slot = self.work.slots.take();
-        let kept = self.record(tables, id, 0, applied)?;
+        for recorded in &earlier {
+            let written = tables.writer.record(id, recorded);
+            self.bytes += self.or_broken(written)?;
+        }
+        let history_rows = u16::try_from(earlier.len()).unwrap_or(u16::MAX);
+        let kept = self.record(tables, id, history_rows, applied)?;
         let written = tables.writer.insert(id, &kept);
         self.bytes += self.or_broken(written)?;
         let scheduled = self.work.plan.lock().schedule(operation, key);

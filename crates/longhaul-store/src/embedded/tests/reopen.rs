@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use longhaul_core::{Command, Reason};
 
 use super::{Options, open, open_folder, refusal_to_open};
+use crate::conformance::basics::a_tombstone;
 use crate::conformance::world::{World, a_query, a_start, at, ids, name, request_id};
 use crate::embedded::Durability;
 use crate::{ClaimFilter, Store};
@@ -80,6 +81,24 @@ async fn a_key_that_moved_on_stays_with_the_newer_operation() {
     let world = open_folder(folder.path());
     let repeat = world.start_at(keyed("other", 100), at(11)).await.unwrap();
     assert_eq!(repeat.operation.name, name("new"));
+}
+
+#[tokio::test]
+async fn a_tombstone_and_what_became_of_one_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open_folder(folder.path());
+    a_tombstone(&world, "early", at(1)).await;
+    drop(world);
+    let world = open_folder(folder.path());
+    let mut late = a_start("late");
+    late.request_id = Some(request_id("key", at(3600)));
+    let born = world.start_at(late.clone(), at(2)).await.unwrap().operation;
+    assert_eq!(born.name, name("early"));
+    drop(world);
+    let world = open_folder(folder.path());
+    assert_eq!(world.read("early").await.as_ref(), Some(&born));
+    assert_eq!(world.start_at(late, at(3)).await.unwrap().operation, born);
+    assert_eq!(world.store.history(&born.name, 0, 10).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
