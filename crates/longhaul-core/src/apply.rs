@@ -230,6 +230,19 @@ fn release(
     Ok(next.changed())
 }
 
+/// Cancels as operators may: also what a client has deleted and that still runs, which stays deleted.
+pub fn cancel_as_operator(
+    operation: &Operation,
+    actor: Arc<str>,
+    reason: Arc<str>,
+    now: Timestamp,
+) -> Result<Applied, Refusal> {
+    let shown = Operation { deleted: None, ..operation.clone() };
+    let mut applied = cancel(&shown, Cause::Client, actor, reason, now)?;
+    applied.operation.deleted = operation.deleted;
+    Ok(applied)
+}
+
 fn cancel(
     operation: &Operation,
     cause: Cause,

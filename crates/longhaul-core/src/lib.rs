@@ -15,7 +15,7 @@ pub mod retry;
 pub mod time;
 pub mod tombstone;
 
-pub use apply::{apply, start};
+pub use apply::{apply, cancel_as_operator, start};
 pub use command::{Applied, Changes, Command, Event, EventKind, Finish, Refusal, Start};
 pub use error::{Code, Error, Reason};
 pub use name::OperationName;

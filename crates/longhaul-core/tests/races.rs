@@ -752,6 +752,22 @@ fn peers_25_delete_never_cancels_and_a_strict_api_refuses_it_while_running() {
 }
 
 #[test]
+fn peers_25_an_operator_cancels_what_a_client_deleted_and_it_stays_deleted() {
+    let deleted = Story::new(policy()).claimed().deleted();
+    let cancel = |story: &Story| {
+        longhaul_core::cancel_as_operator(&story.operation, "op".into(), "why".into(), story.now)
+    };
+    let told = cancel(&deleted).expect("an operator may").operation;
+    assert_eq!((told.state.name(), told.deleted), ("CANCELLING", deleted.operation.deleted));
+    let queued = Story::new(policy()).deleted();
+    let ended = cancel(&queued).expect("an operator may").operation;
+    assert_eq!((ended.state.name(), ended.deleted), ("DONE", queued.operation.deleted));
+    let retention = Duration::from_secs(1);
+    let expired = Story::new(Policy { retention, ..policy() }).cancelled(Cause::Client);
+    assert_eq!(cancel(&expired.later(retention)), Err(Refusal::NotFound));
+}
+
+#[test]
 fn a_moment_at_the_end_of_time_does_not_panic() {
     let forever = Policy {
         cancel_timeout: Duration::MAX,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use longhaul_core::{
-    Applied, Cause, Command, Error, EventKind, Operation, OperationName, Outcome, Payload, Policy,
-    Reason, Refusal, RequestId, Start, State, apply,
+    Applied, Command, Error, EventKind, Operation, OperationName, Outcome, Payload, Policy, Reason,
+    Refusal, RequestId, Start, State, apply,
 };
 use longhaul_store::{Key, ListQuery, OWN_API, ParentFilter, Priority, Recorded, Store};
 use longhaul_wire::api::Api;
@@ -116,9 +116,8 @@ impl Operators {
         let reason = checked_reason(&request.reason)?;
         let now = self.clock.now();
         let decide = Arc::new(move |operation: Option<&Operation>| {
-            let command =
-                Command::Cancel { cause: Cause::Client, actor: "".into(), reason: reason.clone() };
-            apply(operation.ok_or(Refusal::NotFound)?, command, now)
+            let found = operation.ok_or(Refusal::NotFound)?;
+            longhaul_core::cancel_as_operator(found, "".into(), reason.clone(), now)
         });
         let applied = self
             .store
@@ -149,9 +148,7 @@ impl Operators {
     ) -> Result<v1::CancelResponse, Error> {
         let api = self.api(&request.api)?;
         let reason = checked_reason(&request.reason)?;
-        if request.request_id.is_empty() {
-            return Err(invalid("request_id", "is empty; give the request_id of the start"));
-        }
+        start::known_request_id(&api, &request.request_id)?;
         let parent = api.parent_of_list(&request.parent).ok_or_else(|| {
             invalid(
                 "parent",

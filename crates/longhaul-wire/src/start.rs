@@ -152,17 +152,38 @@ fn request_id(start: &StartMethod, request: &Message) -> Result<Option<String>, 
     let Some(id) = request.get_string("request_id").filter(|id| !id.is_empty()) else {
         return Ok(None);
     };
+    check_request_id(start.request_id_format, &id)?;
+    Ok(Some(id))
+}
+
+/// Whether some start of this API could have come with this `request_id`.
+///
+/// Fails with `INVALID_VALUE`, in the words that a start is refused with.
+pub fn known_request_id(api: &Api, id: &str) -> Result<(), Error> {
+    let starts = api.start_methods().filter_map(|method| method.start());
+    let mut refused = check_request_id(RequestIdFormat::Any, id);
+    for start in starts {
+        refused = check_request_id(start.request_id_format, id);
+        if refused.is_ok() {
+            break;
+        }
+    }
+    refused
+}
+
+fn check_request_id(format: RequestIdFormat, id: &str) -> Result<(), Error> {
     let printable = id.len() <= REQUEST_ID_BYTES_MAX && id.chars().all(|c| !c.is_control());
     let accepted = printable
+        && !id.is_empty()
         && id != ZERO_UUID
-        && match start.request_id_format {
+        && match format {
             RequestIdFormat::Any => true,
-            RequestIdFormat::Uuid => is_uuid(&id),
+            RequestIdFormat::Uuid => is_uuid(id),
         };
     if accepted {
-        return Ok(Some(id));
+        return Ok(());
     }
-    let wanted = match start.request_id_format {
+    let wanted = match format {
         RequestIdFormat::Any => {
             format!("printable text of at most {REQUEST_ID_BYTES_MAX} bytes, not the zero UUID")
         }
