@@ -4,9 +4,11 @@
 //! Nothing here sleeps to let something happen: time is awaited by waits, hanging claims and hanging
 //! reports, as clients and workers do it.
 
+pub mod acme;
 pub mod client;
 pub mod grpc;
 pub mod http;
+pub mod operators;
 pub mod place;
 pub mod process;
 pub mod samples;
@@ -17,7 +19,7 @@ pub mod worker;
 
 pub use client::Client;
 pub use http::{Answer, Ask};
-pub use place::{Place, everywhere, on_both_stores, over_both_wires};
+pub use place::{Place, everywhere, everywhere_with, on_both_stores, over_both_wires};
 pub use server::{Kept, Server};
 pub use view::{Failure, Seen};
 pub use worker::{Claim, Held, Item, Say, Verdict, Worker};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use longhaul_server::Config;
 
 use super::client::{Client, Wire};
+use super::operators::Operators;
 use super::samples::{DEPLOY, Sample};
 use super::server::{Kept, Server};
 use super::worker::Worker;
@@ -38,6 +39,11 @@ impl Place {
     /// A client of one API.
     pub fn client_of(&self, sample: &'static Sample) -> Client {
         Client::new(self.server.address, self.wire, sample, &*self.project)
+    }
+
+    /// A caller of the operators' side.
+    pub fn operators(&self) -> Operators {
+        Operators::new(self.server.address, self.wire)
     }
 
     /// A worker.

@@ -116,6 +116,8 @@ pub struct Verdict {
     pub desired: String,
     /// Why.
     pub because: String,
+    /// What whoever wants it said.
+    pub words: String,
     /// The step may be taken.
     pub gate_passed: bool,
 }
@@ -408,6 +410,7 @@ fn verdict_from_json(json: &Value) -> Verdict {
         refused: error.map(|error| (text(&error["reason"]), text(&error["message"]))),
         desired: text(&json["desired"]["action"]),
         because: text(&json["desired"]["reason"]),
+        words: text(&json["desired"]["message"]),
         gate_passed: json["gatePassed"] == true,
     }
 }
@@ -421,6 +424,7 @@ pub(super) fn verdict_from_message(result: v1::ReportResult) -> Verdict {
         refused: result.error.map(|error| (error.reason, error.message)),
         desired: if known { desired.action().as_str_name() } else { "" }.to_owned(),
         because: because.to_owned(),
+        words: desired.message,
         gate_passed: result.gate_passed,
     }
 }
