@@ -195,3 +195,15 @@ def test_cancelling_the_run_drains_too(server, client, events, work):
     assert events.next() is Why.WORKER_SHUTDOWN
     work(finish)
     assert client.done(name)["response"]["books"] == 1004
+
+
+def test_a_worker_ends_soon_though_its_server_is_gone(server, client, events, work):
+    first = work(waiting(events, asyncio.CancelledError), grace=0.1, lease=3.0)
+    client.start()
+    assert events.next() == "started"
+    server.kill()
+    first.stop()
+    # The handler stopped; only its lease could not be given back.
+    assert events.next() is Why.WORKER_SHUTDOWN
+    assert first.error is None
+    server.start()

@@ -46,7 +46,7 @@ def test_a_killed_workers_leavings_are_cleaned_up_by_another(client, events, pro
     assert client.done(name)["error"]["code"] == 1
 
 
-def test_without_renewal_a_handler_is_stopped_before_its_lease_ends(client, events, work, proxy):
+def test_without_renewal_a_handler_is_stopped_before_its_lease_ends(client, events, proxy, work):
     @longhaul.worker(IMPORT)
     async def handler(ctx, request):
         events.say(ctx.attempt)
@@ -68,7 +68,7 @@ def test_without_renewal_a_handler_is_stopped_before_its_lease_ends(client, even
     assert client.done(name)["response"]["books"] == 2
 
 
-def test_without_renewal_a_plain_function_is_told(client, events, work, proxy):
+def test_without_renewal_a_plain_function_is_told(client, events, proxy, work):
     @longhaul.worker(IMPORT)
     def handler(ctx, request):
         if ctx.attempt == 1:
@@ -104,7 +104,7 @@ def test_a_thawed_worker_hears_that_its_lease_is_lost(client, process, work):
     assert frozen.next().startswith("told ")
 
 
-def test_an_interruption_of_the_line_shorter_than_the_lease_is_not_noticed(client, events, work, proxy):
+def test_an_interruption_of_the_line_shorter_than_the_lease_is_not_noticed(client, events, proxy, work):
     finish_now = threading.Event()
 
     @longhaul.worker(IMPORT)
@@ -123,7 +123,7 @@ def test_an_interruption_of_the_line_shorter_than_the_lease_is_not_noticed(clien
     assert client.done(name)["response"]["books"] == 1
 
 
-def test_a_cancel_while_the_line_is_down_is_heard_once_it_is_up(client, events, work, proxy):
+def test_a_cancel_while_the_line_is_down_is_heard_once_it_is_up(client, events, proxy, work):
     @longhaul.worker(IMPORT)
     async def handler(ctx, request):
         events.say("started")
@@ -144,7 +144,7 @@ def test_a_cancel_while_the_line_is_down_is_heard_once_it_is_up(client, events, 
     assert client.done(name)["error"]["code"] == 1
 
 
-def test_a_result_found_while_the_line_is_down_is_delivered(client, events, work, proxy):
+def test_a_result_found_while_the_line_is_down_is_delivered(client, events, proxy, work):
     finish_now = threading.Event()
 
     @longhaul.worker(IMPORT)

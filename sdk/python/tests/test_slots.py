@@ -37,7 +37,7 @@ def test_no_more_run_at_once_than_there_are_slots(client, events, work):
     assert max(most) == 2
 
 
-def test_code_that_runs_on_without_a_lease_keeps_its_slot(client, events, work, proxy):
+def test_code_that_runs_on_without_a_lease_keeps_its_slot(client, events, proxy, work):
     go_on = threading.Event()
 
     @longhaul.worker(IMPORT)

@@ -25,7 +25,10 @@ _PERMANENT = (
 
 
 class Calls:
-    """The calls, over one channel."""
+    """The calls, over one channel.
+
+    Each waits for the connection: some versions of grpcio connect only while a call is waiting.
+    """
 
     def __init__(self, channel: grpc.Channel, metadata: Metadata) -> None:
         self._metadata = tuple(metadata)
@@ -48,15 +51,15 @@ class Calls:
 
     def claim(self, request: v1.ClaimRequest, timeout: float) -> Any:
         """A future of a ``ClaimResponse``."""
-        return self._claim.future(request, timeout=timeout, metadata=self._metadata)
+        return self._claim.future(request, timeout=timeout, metadata=self._metadata, wait_for_ready=True)
 
     def report(self, request: v1.ReportRequest, timeout: float) -> Any:
         """A future of a ``ReportResponse``."""
-        return self._report.future(request, timeout=timeout, metadata=self._metadata)
+        return self._report.future(request, timeout=timeout, metadata=self._metadata, wait_for_ready=True)
 
     def session(self, requests: Iterator[v1.SessionRequest]) -> Any:
         """An iterator of ``SessionResponse``, which can be cancelled."""
-        return self._session(requests, metadata=self._metadata)
+        return self._session(requests, metadata=self._metadata, wait_for_ready=True)
 
 
 def open_channel(
@@ -78,7 +81,8 @@ def open_channel(
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        # In spite of its name: how long one attempt to connect may take.
+        ("grpc.min_reconnect_backoff_ms", int(1000 * min(5.0, max(1.0, lease / 3)))),
         ("grpc.max_reconnect_backoff_ms", 2000),
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),

@@ -56,13 +56,16 @@ class Session:
         """Ends the session in order; what the server still assigns meanwhile is given back."""
         self._closing.set()
         with self._book.changed:
+            opened = self._requests is not None
             if self._requests is not None:
                 self._requests.put(None)
-            stream = self._stream
-        self._thread.join(patience)
-        if self._thread.is_alive() and stream is not None:
-            stream.cancel()
+        if opened:
             self._thread.join(patience)
+        with self._book.changed:
+            stream = self._stream
+        if stream is not None:
+            stream.cancel()
+        self._thread.join(patience)
 
     def offer(self, slots: int) -> None:
         """Tells the server how many operations the worker can hold."""
@@ -126,7 +129,10 @@ class Session:
         unnamed = {(one.operation, one.epoch) for one in opening.held}
         requests.put(v1.SessionRequest(open=opening))
         stream = self._calls.session(_until_none(requests))
-        self._stream, self._broken = stream, False
+        with self._book.changed:
+            self._stream, self._broken = stream, False
+        if self._closing.is_set():
+            stream.cancel()
         opened = threading.Timer(self._answer_time * 2, stream.cancel)
         opened.daemon = True
         opened.start()
