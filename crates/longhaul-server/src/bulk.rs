@@ -369,8 +369,7 @@ impl<'a> Work<'a> {
         let progress = self.ask().await?;
         if self.place.last {
             let finish = Finish::Succeeded(payload(&progress));
-            let changes = Changes { metadata: Some(payload(&progress)), ..Changes::default() };
-            self.finish(finish, changes).await?;
+            self.finish(finish, told(&progress)).await?;
             return Ok(false);
         }
         let rate = bulk.limits.bulk_cancels_per_second.max(1);
@@ -378,15 +377,7 @@ impl<'a> Work<'a> {
         let after = cursor(&self.place, self.begun);
         let next = self.chosen.page(&*bulk.store, after, limit, began).await;
         let place = next.map_err(Failure::Store)?;
-        let changes = Changes {
-            metadata: Some(payload(&progress)),
-            checkpoint: Some(place.encode_to_vec().into()),
-            progress: Some(Progress {
-                message: format!("{} operations asked", progress.matched).as_str().into(),
-                ..Progress::default()
-            }),
-            ..Changes::default()
-        };
+        let changes = Changes { checkpoint: Some(place.encode_to_vec().into()), ..told(&progress) };
         let (epoch, lease) = (self.epoch, LEASE);
         bulk.apply(&self.name, Command::Renew { epoch, lease, changes }).await?;
         (self.place, self.progress) = (place, progress);
@@ -488,6 +479,15 @@ fn youngest(now: Timestamp) -> Cursor {
 
 fn cursor(place: &Place, begun: Timestamp) -> Cursor {
     place.after.as_slice().try_into().map_or_else(|_| youngest(begun), Cursor::from_bytes)
+}
+
+fn told(progress: &BulkCancelProgress) -> Changes {
+    let message = format!("{} operations asked", progress.matched).as_str().into();
+    Changes {
+        metadata: Some(payload(progress)),
+        progress: Some(Progress { message, ..Progress::default() }),
+        ..Changes::default()
+    }
 }
 
 fn payload(progress: &BulkCancelProgress) -> Payload {

@@ -120,6 +120,7 @@ async fn peers_24_a_dry_run_counts_and_the_real_one_says_what_became_of_each() {
         let after = client.start("after").await.name;
         let seen = until(&client, &bulk, is_done).await;
         assert!(seen.error.is_none(), "{seen:?}");
+        assert_eq!(seen.progress.as_ref().unwrap().message, "121 operations asked");
         let seen = progress(&seen);
         assert_eq!((seen.matched, item_names(&seen)), (121, wanted));
         let outcomes: Vec<_> = ["CANCELLED", "REQUESTED"].map(|what| seen.outcomes[what]).into();
