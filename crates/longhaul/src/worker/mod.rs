@@ -37,6 +37,8 @@ use supervised::Supervisors;
 
 pub use supervise::entry;
 
+/// Longest grace: beyond it, nobody would call that a stop.
+const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Time beyond the grace in which a killed command's end is seen and reported.
 const AFTER_GRACE: Duration = Duration::from_secs(5);
 
@@ -77,7 +79,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub slots: u16,
     /// Time from SIGTERM to SIGKILL
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = grace)]
     pub grace: Duration,
     /// Silence after which the server gives an operation to another worker
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
@@ -143,6 +145,11 @@ pub fn run(args: Args) -> Result<Exit, Failure> {
         tokio::spawn(say_if_away(args.server));
         work(worker).await
     })
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    let grace = parse_duration(text)?;
+    if grace <= GRACE_MAX { Ok(grace) } else { Err("at most 24h are possible".to_owned()) }
 }
 
 /// The first signal lets the commands stop and gives their operations back, the second ends at once;

@@ -26,6 +26,8 @@ use super::words::{End, Ended, Notice, Order, SUPERVISOR, Start, line};
 
 /// Pauses between two rounds of killing, for what a round missed or could not kill.
 const ROUNDS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
+/// How often what outlives its command is asked to end.
+const REMIND_EVERY: Duration = Duration::from_secs(1);
 /// How long the ends of the pipes are waited for once every process is gone. Only a process that was
 /// handed a pipe from outside can still hold one.
 const PIPES_TIME: Duration = Duration::from_secs(1);
@@ -71,6 +73,8 @@ struct Supervisor {
     end: Option<End>,
     told: bool,
     killed: bool,
+    /// When what outlived the command is asked again to end.
+    reminder: Option<Instant>,
     /// When the worker was last heard; `None` once it counts as dead.
     heard: Option<Instant>,
 }
@@ -139,6 +143,7 @@ async fn run(
         end: None,
         told: false,
         killed: false,
+        reminder: None,
         heard: Some(Instant::now()),
     };
     // A child that ended before its signal was listened for is seen here.
@@ -181,25 +186,31 @@ impl Supervisor {
     /// Takes away what has ended; true when nothing is left.
     fn look(&mut self) -> bool {
         let reaped = processes::reap();
-        for (pid, end) in reaped.ended {
-            if pid == self.command && self.end.is_none() {
-                self.end = Some(end);
-            }
-        }
+        let ended = reaped.ended.iter().find(|(pid, _)| *pid == self.command && self.end.is_none());
+        let first = ended.is_some();
+        self.end = self.end.or(ended.map(|(_, end)| *end));
         if reaped.none_left {
             return true;
         }
         match self.stage {
             // What the command left running is of no use to anybody.
-            Stage::Running if self.end.is_some() => {
-                self.terminate();
+            Stage::Running if first => {
                 self.stage = Stage::Stopping(Instant::now() + self.grace());
+                self.remind();
             }
+            Stage::Stopping(_) if first => self.remind(),
             // A process that was killed may have left children that nobody has killed yet.
             Stage::Killing(..) => self.kill(),
             Stage::Running | Stage::Stopping(_) => {}
         }
         false
+    }
+
+    /// Asks what outlives the command to end, again and again: a shell's child that has not become another
+    /// program yet takes a signal for its shell's and forgets it.
+    fn remind(&mut self) {
+        self.terminate();
+        self.reminder = Some(Instant::now() + REMIND_EVERY);
     }
 
     /// When something has to be done though nothing is heard.
@@ -212,7 +223,7 @@ impl Supervisor {
             Stage::Killing(next, _) => Some(next),
         };
         let far = Instant::now() + Duration::from_secs(3600);
-        dead.into_iter().chain(next).min().unwrap_or(far)
+        dead.into_iter().chain(next).chain(self.reminder).min().unwrap_or(far)
     }
 
     fn come_due(&mut self) {
@@ -224,8 +235,10 @@ impl Supervisor {
         match self.stage {
             Stage::Stopping(until) if until <= now => {
                 self.stage = Stage::Killing(now, ROUNDS.0);
+                self.reminder = None;
                 self.kill();
             }
+            Stage::Stopping(_) if self.reminder.is_some_and(|next| next <= now) => self.remind(),
             Stage::Killing(next, pause) if next <= now => {
                 self.kill();
                 self.stage = Stage::Killing(now + pause, (pause * 2).min(ROUNDS.1));

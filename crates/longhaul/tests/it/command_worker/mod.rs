@@ -104,12 +104,14 @@ async fn an_output_that_is_no_response_fails_the_operation() {
         (r"printf '\xff'", "not UTF-8"),
         ("yes", "more than 3145728 bytes"),
     ] {
-        let _worker = rig.worker("Render", script);
+        let worker = rig.worker("Render", script);
         let name = rig.start("render").await;
         let seen = rig.done(&name).await;
         assert_eq!(seen.code, Some(13), "{script}: {seen:?}");
         assert!(seen.message.contains(says), "{script}: {seen:?}");
-        assert!(left_of(&name).is_empty());
+        is_gone(&name);
+        // In order, so that it does not take the next one's operation with it.
+        assert_eq!(worker.terminate().await, Some(0));
     }
 }
 
@@ -252,6 +254,27 @@ async fn what_a_command_leaves_running_ends_with_it() {
     let seen = rig.done(&name).await;
     assert_eq!(seen.json()["response"]["frames"], "1", "{seen:?}");
     is_gone(&name);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_missed_the_first_sigterm_gets_another() {
+    let rig = Rig::new().await;
+    let script = r#"
+        bash -c 'trap "(( missed++ )) && exit" TERM; echo > "$HERE/child"
+            while :; do sleep 1000 & wait $!; done' &
+        trap 'exit 143' TERM
+        echo ready > "$HERE/ready"
+        while :; do wait; done
+    "#;
+    let flags = ["--grace", LONG];
+    let _worker = rig.start_worker(&Start { methods: &["Render"], flags: &flags, script });
+    let name = rig.start("render").await;
+    rig.written("ready").await;
+    rig.written("child").await;
+    rig.cancel(&name).await;
+    rig.done(&name).await.is_cancelled();
+    is_gone(&name);
+    assert_eq!(rig.describe(&name).await["effects"], "PARTIAL", "nothing was killed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -509,6 +532,31 @@ async fn a_worker_runs_as_many_at_once_as_it_has_slots() {
     for name in &names {
         assert!(rig.done(name).await.response.is_some());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_reports_stops_and_goes_on_where_it_was() {
+    let rig = Rig::new().await;
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/import.sh");
+    let slow = format!("STEP_SECONDS=1000 exec '{example}'");
+    let quick = format!("STEP_SECONDS=0 exec '{example}'");
+    // The first stands at its first step; the second does them all.
+    let worker = rig.worker("Render", &slow);
+    let name = rig.start("render").await;
+    rig.described(&name, |seen| seen["state"] == "RUNNING").await;
+    assert_eq!(worker.terminate().await, Some(0));
+    let worker = rig.worker("Render", &quick);
+    assert!(rig.done(&name).await.response.is_some());
+    let seen = rig.describe(&name).await;
+    assert_eq!(seen["progress"]["message"], "importing", "{seen}");
+    assert_eq!(worker.terminate().await, Some(0));
+    let _worker = rig.worker("Render", &slow);
+    let name = rig.start("render").await;
+    rig.written_with("log", &format!("{name}, attempt 1, from step 1")).await;
+    rig.cancel(&name).await;
+    rig.done(&name).await.is_cancelled();
+    is_gone(&name);
+    assert_eq!(rig.describe(&name).await["effects"], "NONE");
 }
 
 #[tokio::test(flavor = "multi_thread")]

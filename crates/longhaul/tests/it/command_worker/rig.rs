@@ -144,11 +144,16 @@ impl Rig {
 
     /// What a command wrote to a file, once it ends with a line's end.
     pub async fn written(&self, name: &str) -> String {
+        self.written_with(name, "").await
+    }
+
+    /// The same, once these words are in it.
+    pub async fn written_with(&self, name: &str, words: &str) -> String {
         let file = self.file(name);
         let wait = async {
             loop {
                 match tokio::fs::read_to_string(&file).await {
-                    Ok(text) if text.ends_with('\n') => return text,
+                    Ok(text) if text.ends_with('\n') && text.contains(words) => return text,
                     Ok(_) | Err(_) => {}
                 }
                 // tidy: sleep: a pause between two looks at a file; the wait has a deadline
