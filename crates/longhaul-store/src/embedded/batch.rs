@@ -8,6 +8,7 @@ use std::sync::Arc;
 use longhaul_core::{Applied, Error, OperationName, Refusal};
 use rusqlite::{Connection, Statement};
 
+use super::failpoint::Failpoint;
 use super::faults::failed;
 use super::hash::{Map, Set};
 use super::plan::{Scheduled, Slot, Turn};
@@ -26,6 +27,7 @@ pub(super) struct Tables<'c> {
     pub commit: Statement<'c>,
     pub probe: Statement<'c>,
     pub writer: Writer<'c>,
+    pub failpoint: Failpoint,
 }
 
 /// Most due operations decided in one batch: a sweep over very many lets others commit in between.
@@ -440,7 +442,10 @@ impl<'w> Batch<'w> {
         if !self.begun {
             return Ok(());
         }
-        tables.commit.execute([]).map(drop).map_err(|error| failed(&self.work.file, error))
+        tables.failpoint.before();
+        tables.commit.execute([]).map_err(|error| failed(&self.work.file, error))?;
+        tables.failpoint.after();
+        Ok(())
     }
 
     /// Takes everything back after a failed transaction.

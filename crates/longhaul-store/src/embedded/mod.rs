@@ -7,6 +7,7 @@
 mod batch;
 mod cache;
 mod checkpoint;
+mod failpoint;
 mod families;
 mod faults;
 mod folder;

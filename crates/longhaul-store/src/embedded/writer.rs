@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::batch::{Batch, Miss, Sweep, Tables};
 use super::checkpoint::Log;
+use super::failpoint::Failpoint;
 use super::faults::again;
 use super::plan::{Plan, Slot};
 use super::queue::{Queue, Waiting};
@@ -150,6 +151,7 @@ fn run(mut work: Work, connection: &Connection) -> rusqlite::Result<()> {
         probe: connection
             .prepare("INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', randomblob(8))")?,
         writer: Writer::new(connection)?,
+        failpoint: Failpoint::of_environment(),
     };
     while let Some(waiting) = queue.take(work.batch_max) {
         match log.turn(connection, &work.file) {

@@ -18,6 +18,7 @@ mod children;
 mod command_worker;
 mod crashes;
 mod deletes;
+mod failpoints;
 mod five_apis;
 mod gates;
 mod harness;

@@ -40,10 +40,19 @@ impl Process {
 
     /// Starts `longhaul serve` with this configuration and waits until it says where it listens.
     pub async fn serve(configuration: &str) -> Self {
+        Self::serve_until(configuration, "").await
+    }
+
+    /// The same, with a failpoint at which it ends by itself; empty for none.
+    pub async fn serve_until(configuration: &str, failpoint: &str) -> Self {
         let scratch = TempDir::new().unwrap();
         let (file, port_file) = (scratch.path().join("longhaul.toml"), scratch.path().join("port"));
         std::fs::write(&file, configuration).unwrap();
         let mut command = command();
+        if !failpoint.is_empty() {
+            // What it says when it ends is no news to a test that wanted that.
+            command.env("LONGHAUL_FAILPOINT", failpoint).stderr(Stdio::null());
+        }
         command.args(["serve", "--log", "warn", "-c"]).arg(file).arg("--port-file").arg(&port_file);
         Self::start(command, port_file, scratch).await
     }
@@ -72,6 +81,13 @@ impl Process {
     pub async fn kill(mut self) {
         self.child.start_kill().unwrap();
         self.child.wait().await.unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn died(mut self) {
+        let ended =
+            soon("the end of the server at its failpoint", self.child.wait()).await.unwrap();
+        assert_eq!(ended.code(), None, "it was not killed: {ended}");
     }
 
     /// Asks it to end as a service manager does, and says how it went.

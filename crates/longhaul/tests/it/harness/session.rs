@@ -64,6 +64,10 @@ pub fn open(worker: &str, slots: u32) -> v1::SessionOpen {
 impl Session {
     /// Connects, and sends these requests first.
     pub async fn begin(address: SocketAddr, first: Vec<Request>) -> Self {
+        Self::try_begin(address, first).await.expect("a session is answered")
+    }
+
+    async fn try_begin(address: SocketAddr, first: Vec<Request>) -> Result<Self, Failure> {
         let (client, socket) = connect(address).await;
         let (requests, receiver) = mpsc::channel(1);
         let sending = requests.clone();
@@ -76,8 +80,9 @@ impl Session {
         let mut client =
             client.max_decoding_message_size(4 << 20).max_encoding_message_size(64 << 20);
         let answers = soon("a session", client.session(ReceiverStream::new(receiver))).await;
-        let answers = answers.expect("a session is answered").into_inner();
-        Self { requests: Some(requests), answers, said: VecDeque::new(), socket, reports: 0 }
+        let answers =
+            answers.map_err(|status| Failure::unreachable(status.message()))?.into_inner();
+        Ok(Self { requests: Some(requests), answers, said: VecDeque::new(), socket, reports: 0 })
     }
 
     /// Opens a session and gives everything that is said before anything may be new.
@@ -92,6 +97,43 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// The same of a server that may end meanwhile; holds nothing.
+    pub async fn try_open(address: SocketAddr, open: v1::SessionOpen) -> Result<Self, Failure> {
+        let mut session = Self::try_begin(address, vec![Request::Open(open)]).await?;
+        match session.try_next_said().await? {
+            Said::Complete => Ok(session),
+            said @ (Said::Assigned(_) | Said::Wanted(..) | Said::Answered(..)) => {
+                panic!("{said:?} came first")
+            }
+        }
+    }
+
+    /// The first assignment, from a server that may end meanwhile.
+    pub async fn try_assigned(&mut self) -> Result<Held, Failure> {
+        loop {
+            if let Some(held) = self.try_next_said().await?.assigned() {
+                return Ok(held);
+            }
+        }
+    }
+
+    /// The first wish, from a server that may end meanwhile.
+    pub async fn try_wanted(&mut self) -> Result<v1::DesiredState, Failure> {
+        loop {
+            if let Said::Wanted(_, _, desired) = self.try_next_said().await? {
+                return Ok(desired);
+            }
+        }
+    }
+
+    async fn try_next_said(&mut self) -> Result<Said, Failure> {
+        let said = self.try_next().await.map_err(|failure| match failure.reason.is_empty() {
+            true => Failure::unreachable(&failure.message),
+            false => failure,
+        })?;
+        said.ok_or_else(|| Failure::unreachable("the session has ended"))
     }
 
     /// The next thing said; `None` at an orderly end.
