@@ -48,10 +48,10 @@ Examples:
   longhaul worker --api clouddeploy --method CreateRelease -- ./release.sh
   longhaul worker --proto ./proto --method ImportBooks --slots 4 --grace 1m -- python3 import.py
 
-The command reads the request as JSON from standard input and writes the response as JSON to standard
-output; without one, a response is made of the request. Exit code 0 is success. Lines on file
-descriptor 3 such as '40 copying' or 'step 2/10' are progress. To cancel, its process group gets
-SIGTERM, and after the grace SIGKILL. LONGHAUL_OPERATION, LONGHAUL_ATTEMPT, LONGHAUL_CHECKPOINT_DIR
+The command reads the request as JSON from standard input and writes the response as JSON to
+standard output; without one, a response is made of the request. Exit code 0 is success. Lines
+on file descriptor 3 such as '40 copying' or 'step 2/10' are progress. To cancel, its process
+group gets SIGTERM, and after the grace SIGKILL. LONGHAUL_OPERATION, LONGHAUL_CHECKPOINT_DIR
 and others are in its environment.";
 
 /// `longhaul worker`.

@@ -20,7 +20,8 @@ async fn a_command_gets_the_request_and_its_output_is_the_response() {
         echo '{"name": "'"$LONGHAUL_TARGET"'", "frames": 7}'
     "#;
     let _worker = rig.worker("Render", script);
-    let name = rig.start("render").await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let name = rig.start_traced("render", trace).await;
     let seen = rig.done(&name).await;
     let request: Value = serde_json::from_str(&rig.written("request").await).unwrap();
     let clip = request["name"].as_str().unwrap();
@@ -36,11 +37,11 @@ async fn a_command_gets_the_request_and_its_output_is_the_response() {
         "LONGHAUL_API=video.acme.example".into(),
         "LONGHAUL_METHOD=acme.video.v1.Video.Render".into(),
         format!("LONGHAUL_TARGET={clip}"),
+        format!("TRACEPARENT={trace}"),
     ] {
         assert!(has(&line), "no {line} in {environment}");
     }
     assert!(environment.contains("LONGHAUL_CHECKPOINT_DIR=/"), "{environment}");
-    assert!(!environment.contains("the worker's own"), "{environment}");
     assert!(!environment.contains("LONGHAUL_CLEANUP"), "{environment}");
     assert_eq!(std::fs::read_dir(rig.file("checkpoints")).unwrap().count(), 0, "it is over");
 }
@@ -48,7 +49,8 @@ async fn a_command_gets_the_request_and_its_output_is_the_response() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_writes_nothing_answers_with_what_was_asked_for() {
     let rig = Rig::new().await;
-    let _worker = rig.worker("acme.video.v1.Video/Render", "exit 0");
+    // It does not take the worker's trace for its own either.
+    let _worker = rig.worker("acme.video.v1.Video/Render", "[[ ! -v TRACEPARENT ]]");
     let name = rig.start("render").await;
     let seen = rig.done(&name).await;
     assert_eq!(seen.response.as_deref(), Some("acme.video.v1.Clip"), "{seen:?}");
@@ -217,6 +219,21 @@ async fn a_command_that_ignores_sigterm_is_killed_after_the_grace() {
     assert!(before.elapsed() >= Duration::from_millis(300));
     is_gone(&name);
     assert_eq!(rig.describe(&name).await["effects"], "UNKNOWN");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_grace_is_cut_where_the_server_would_give_up_sooner() {
+    let rig = Rig::new().await;
+    let script = r#"trap '' TERM; echo ready > "$HERE/ready"; sleep 1000; sleep 1000"#;
+    let flags = ["--grace", LONG];
+    // Its cancel_timeout is one second.
+    let _worker = rig.start_worker(&Start { methods: &["Transcode"], flags: &flags, script });
+    let name = rig.start("transcode").await;
+    rig.written("ready").await;
+    rig.cancel(&name).await;
+    let seen = rig.done(&name).await;
+    is_gone(&name);
+    assert!(seen.is_cancelled().message.contains("had to be killed"), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

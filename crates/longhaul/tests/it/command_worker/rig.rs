@@ -94,10 +94,19 @@ impl Rig {
 
     /// Starts an operation and gives its name.
     pub async fn start(&self, verb: &str) -> String {
+        self.start_as(verb, |ask| ask).await
+    }
+
+    /// The same, with a trace.
+    pub async fn start_traced(&self, verb: &str, traceparent: &str) -> String {
+        self.start_as(verb, |ask| ask.header("traceparent", traceparent)).await
+    }
+
+    async fn start_as(&self, verb: &str, change: impl FnOnce(Ask) -> Ask) -> String {
         let clip = format!("c{}", CLIPS.fetch_add(1, Ordering::Relaxed));
         let path = format!("/v1/projects/p/clips/{clip}:{verb}");
-        let answer = self.send(Ask::post_json(path, &json!({ "codec": "av1" }))).await;
-        Seen::from_json(&answer).is_running().name.clone()
+        let ask = change(Ask::post_json(path, &json!({ "codec": "av1" })));
+        Seen::from_json(&self.send(ask).await).is_running().name.clone()
     }
 
     /// Asks for cancellation.
