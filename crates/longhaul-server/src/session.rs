@@ -10,9 +10,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _};
-use longhaul_core::{Applied, Epoch, Error, OperationName, Reason};
+use longhaul_core::{Applied, Epoch, Error, OperationName, Reason, Timestamp};
 use longhaul_store::ClaimFilter;
 use longhaul_wire::v1;
 use longhaul_wire::v1::desired_state::Action;
@@ -40,6 +41,10 @@ const UPDATES_MAX: usize = 1_000;
 /// Bytes of assignments in one answer, unless a single one has more.
 const ASSIGNED_BYTES_MAX: usize = 1 << 20;
 
+/// Longest time that a silent worker gets nothing more. By then HTTP/2's keep-alive has ended the connection
+/// of one that is really gone.
+const SHUN_MAX: Duration = Duration::from_secs(60);
+
 /// What the worker was last told about one operation.
 struct Held {
     epoch: Epoch,
@@ -49,6 +54,12 @@ struct Held {
 struct Session {
     workers: Arc<Workers>,
     slots: usize,
+    lease: Duration,
+    /// When the worker last said something here.
+    heard_at: Timestamp,
+    /// Nothing is assigned until then, or until the worker is heard: it let a lease run out, and may be
+    /// frozen. Its connection alone does not show that; it would cost every operation an attempt.
+    shunned_until: Option<Timestamp>,
     /// How many operations were handed over by the claimer so far.
     assigned: usize,
     /// Tells the claimer how many it may take in all.
@@ -119,6 +130,7 @@ impl Session {
         open: &v1::SessionOpen,
         answers: mpsc::Sender<Result<v1::SessionResponse, Error>>,
     ) -> Result<Self, Error> {
+        let lease = workers.lease(open.lease.as_ref())?;
         let (allowed, allowed_now) = watch::channel(0);
         let (send_taken, taken) = mpsc::channel(1);
         let claimer = Claimer {
@@ -129,7 +141,7 @@ impl Session {
                 methods: open.methods.iter().map(|method| method.as_str().into()).collect(),
                 queues: open.queues.iter().map(|queue| queue.as_str().into()).collect(),
             },
-            lease: workers.lease(open.lease.as_ref())?,
+            lease,
             allowed: allowed_now,
             taken: send_taken,
         };
@@ -142,8 +154,19 @@ impl Session {
         }
         tokio::spawn(claimer.run());
         let changes = workers.watch.operations(Vec::new());
-        let held = HashMap::new();
-        Ok(Self { workers, slots, assigned: 0, allowed, taken, held, changes, answers })
+        Ok(Self {
+            heard_at: workers.clock.now(),
+            shunned_until: None,
+            workers,
+            slots,
+            lease,
+            assigned: 0,
+            allowed,
+            taken,
+            held: HashMap::new(),
+            changes,
+            answers,
+        })
     }
 
     /// Says what is wanted of everything that the worker believes it holds. At most one claim of each
@@ -187,9 +210,12 @@ impl Session {
         requests: &mut Requests,
         reporting: &mut FuturesUnordered<Reporting>,
     ) -> Result<Result<(), Over>, Error> {
-        let allowed = self.assigned + self.slots.saturating_sub(self.held.len());
+        let shunned_for = self.shunned_for();
+        let slots = if shunned_for.is_some() { 0 } else { self.slots };
+        let allowed = self.assigned + slots.saturating_sub(self.held.len());
         self.allowed.send_if_modified(|told| std::mem::replace(told, allowed) != allowed);
         let draining = self.workers.draining.clone();
+        let clock = self.workers.clock.clone();
         let has_room = reporting.len() < REPORTS_MAX;
         tokio::select! {
             biased;
@@ -200,7 +226,24 @@ impl Session {
             taken = self.taken.recv() => self.assign(taken).await,
             () = draining.cancelled() => Ok(Err(Over)),
             request = requests.next(), if has_room => self.hear(request, reporting),
+            () = clock.sleep(shunned_for.unwrap_or_default()), if shunned_for.is_some() => Ok(Ok(())),
         }
+    }
+
+    /// How long nothing is to be assigned.
+    fn shunned_for(&self) -> Option<Duration> {
+        let left = self.shunned_until?.since(self.workers.clock.now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn shun(&mut self) {
+        let until = self.workers.clock.now() + SHUN_MAX;
+        self.shunned_until.get_or_insert(until);
+    }
+
+    /// Whether a lease can have run out since the worker last said something.
+    fn is_silent(&self) -> bool {
+        self.workers.clock.now().since(self.heard_at) >= self.lease
     }
 
     /// One request of the worker. [`Over`] when it has no more.
@@ -210,6 +253,8 @@ impl Session {
         reporting: &mut FuturesUnordered<Reporting>,
     ) -> Result<Result<(), Over>, Error> {
         let Some(request) = request.transpose()? else { return Ok(Err(Over)) };
+        self.heard_at = self.workers.clock.now();
+        self.shunned_until = None;
         match request.request {
             Some(v1::session_request::Request::Report(report)) => {
                 let count = i64::try_from(report.items.len()).unwrap_or(i64::MAX);
@@ -245,9 +290,13 @@ impl Session {
 
     /// What the worker is to be told about one operation, if it is not what it was told last.
     async fn look(&mut self, name: &OperationName) -> Result<Option<v1::DesiredUpdate>, Error> {
+        let Some(epoch) = self.held.get(name).map(|held| held.epoch) else { return Ok(None) };
+        let (desired, ran_out) = self.workers.desired_and_lease(name, epoch).await?;
+        let lost = desired.reason == v1::desired_state::Reason::LeaseLost as i32;
+        if ran_out || (lost && self.is_silent()) {
+            self.shun();
+        }
         let Some(held) = self.held.get_mut(name) else { return Ok(None) };
-        let epoch = held.epoch;
-        let desired = self.workers.desired(name, epoch).await?;
         if desired.action == held.told {
             return Ok(None);
         }
@@ -298,6 +347,14 @@ impl Session {
             None => return Ok(Err(Over)),
         };
         self.assigned += taken.len();
+        let held_before = |one: &Applied| self.held.contains_key(&one.operation.name);
+        if self.is_silent() && taken.iter().any(held_before) {
+            self.shun();
+        }
+        if self.shunned_for().is_some() {
+            give_back(&self.workers, taken);
+            return Ok(Ok(()));
+        }
         let mut names = BTreeSet::new();
         let mut replaced = Vec::new();
         let mut assignments = Vec::with_capacity(taken.len());

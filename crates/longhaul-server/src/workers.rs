@@ -375,11 +375,24 @@ impl Workers {
         name: &OperationName,
         epoch: Epoch,
     ) -> Result<v1::DesiredState, Error> {
-        let desired = match self.store.get(name).await? {
-            Some(operation) => operation.desired(epoch),
-            None => Desired::Stop(longhaul_core::StopReason::Deleted),
+        Ok(self.desired_and_lease(name, epoch).await?.0)
+    }
+
+    /// The same, and whether the lease of `epoch` ran out without anybody having claimed it since.
+    pub(crate) async fn desired_and_lease(
+        &self,
+        name: &OperationName,
+        epoch: Epoch,
+    ) -> Result<(v1::DesiredState, bool), Error> {
+        let Some(operation) = self.store.get(name).await? else {
+            return Ok((desired_state(&Desired::Stop(longhaul_core::StopReason::Deleted)), false));
         };
-        Ok(desired_state(&desired))
+        let desired = operation.desired(epoch);
+        let ran_out = match desired {
+            Desired::Continue | Desired::Cancel(_) => operation.lease().is_none(),
+            Desired::Stop(_) => false,
+        };
+        Ok((desired_state(&desired), ran_out))
     }
 
     /// Reads what is wanted of the worker now into a result.

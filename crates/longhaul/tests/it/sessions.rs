@@ -469,26 +469,27 @@ async fn a_session_sees_what_other_calls_report() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_that_is_lost_is_stopped_before_the_next_one_begins() {
+async fn a_silent_session_gets_nothing_more_until_it_is_heard() {
     on_both_stores(async |place| {
-        let client = place.client();
+        let (client, other) = (place.client(), place.worker());
         let name = client.start("a").await.name;
         let lease = Some(SECOND.try_into().unwrap());
         let opening = SessionOpen { lease, ..open("w", 2) };
         let (mut session, _) = Session::open(place.server.address, opening).await;
         let first = session.assigned(&name).await;
-        // The worker says nothing; its lease runs out, and its own session claims again.
-        match session.next().await {
-            Said::Wanted(operation, epoch, desired) => {
-                assert_eq!((&*operation, epoch), (&*name, first.epoch));
-                assert!(is(&desired, Action::Stop, Reason::LeaseLost), "{desired:?}");
-            }
-            said @ (Said::Assigned(_) | Said::Complete | Said::Answered(..)) => panic!("{said:?}"),
-        }
-        let second = session.assigned(&name).await;
-        assert!(second.epoch > first.epoch, "{second:?}");
+        // The worker says nothing, as if it were frozen: its lease runs out. Though its session has slots, what
+        // there is goes to another worker, and no attempt is lost to the silent one.
+        let second = other.claim(&name).await;
+        assert_eq!((first.attempt, second.attempt), (1, 2));
+        assert!(is(&session.wanted(&first).await, Action::Stop, Reason::LeaseLost));
+        let newer = client.start("b").await.name;
+        assert_eq!(other.claim(&newer).await.attempt, 1);
         session.report(success(&first)).await.refused_as("LEASE_LOST");
-        session.report(success(&second)).await.wants("STOP");
+        // It has been heard.
+        let newest = client.start("c").await.name;
+        let third = session.assigned(&newest).await;
+        session.report(success(&third)).await.wants("STOP");
+        other.report(success(&second)).await.wants("STOP");
     })
     .await;
 }
