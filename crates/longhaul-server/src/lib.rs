@@ -17,6 +17,7 @@ mod http;
 mod listener;
 pub mod operations;
 pub mod operators;
+mod random;
 mod reflection;
 mod session;
 pub mod sweeper;

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::call::{Call, PARENT_OPERATION, not_found};
 use crate::clock::Clock;
 use crate::config::Limits;
+use crate::random;
 use crate::watch::Watch;
 
 /// How long before a caller's own deadline a wait ends, so that its answer still arrives.
@@ -59,8 +60,8 @@ impl Operations {
         let parent_operation =
             call.caller.parent_operation.as_deref().map(parent_name).transpose()?;
         let now = self.clock.now();
-        let (uid, random) = draw(now)?;
-        let id = start::operation_id(api.settings().operations.id, uid, now, random);
+        let (uid, for_id) = draw(now)?;
+        let id = start::operation_id(api.settings().operations.id, uid, now, for_id);
         let name = facts.operation_name(&id)?;
         let start = Start {
             name: name.clone(),
@@ -70,7 +71,7 @@ impl Operations {
             queue: method.queue.clone(),
             parent: facts.parent.into(),
             target: facts.target.into(),
-            actor: "".into(),
+            actor: Arc::default(),
             request: facts.request,
             metadata: facts.metadata,
             traceparent: call.caller.traceparent.clone(),
@@ -387,16 +388,9 @@ fn cursor(bytes: &[u8]) -> Result<Cursor, Error> {
 
 /// A new identity: UUIDv7 of this moment, and bytes for the operation's id.
 pub(crate) fn draw(now: Timestamp) -> Result<(u128, [u8; 8]), Error> {
-    let mut random = [0; 18];
-    getrandom::fill(&mut random).map_err(|error| {
-        Error::new(Reason::Internal, "no random number could be drawn").caused_by(error.to_string())
-    })?;
-    let (for_uid, for_id) = random.split_at(10);
     let millis = u64::try_from(now.as_micros() / 1000).unwrap_or(0);
-    let uid_bytes = for_uid.try_into().expect("the slice has ten bytes");
-    let id_bytes = for_id.try_into().expect("the slice has eight bytes");
-    let uid = uuid::Builder::from_unix_timestamp_millis(millis, &uid_bytes).into_uuid();
-    Ok((Uuid::as_u128(&uid), id_bytes))
+    let uid = uuid::Builder::from_unix_timestamp_millis(millis, &random::bytes()?).into_uuid();
+    Ok((Uuid::as_u128(&uid), random::bytes()?))
 }
 
 fn no_api() -> Error {

@@ -221,7 +221,7 @@ fn resource(method: &Method, request: &Message) -> Result<Resource, Error> {
     for rule in &method.rules {
         if let Some(path) = expand(rule, request) {
             let path = resource_path(&path, &rule.template).to_owned();
-            let text = rule.template.to_string();
+            let text = rule.template.as_str();
             let verb = rule.template.verb().map_or(0, |verb| verb.len() + 1);
             let is_collection = !text[..text.len() - verb].ends_with(['}', '*']);
             return Ok(Resource { path, is_collection });

@@ -3,19 +3,21 @@
 //! A pattern is split into a parent, a collection and an id: `projects/*/locations/*`, `operations`
 //! and `*`. Names stay opaque everywhere else.
 
+use std::sync::Arc;
+
 use longhaul_core::Error;
 
 use crate::http_rule::Template;
 use crate::settings::invalid;
 
-/// One shape of operation names.
+/// One shape of operation names. Cheap to clone: every start does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamePattern {
-    text: String,
+    text: Arc<str>,
     /// Segments of the parent; `*` stands for any one.
-    parent: Vec<String>,
+    parent: Arc<[String]>,
     /// Literals between parent and id, such as `["operations"]`; may be empty.
-    collection: Vec<String>,
+    collection: Arc<[String]>,
 }
 
 impl NamePattern {
@@ -133,7 +135,7 @@ impl NamePattern {
         if !parent.is_empty() {
             rest.next();
         }
-        for wanted in &self.collection {
+        for wanted in self.collection.iter() {
             if rest.next() != Some(wanted) {
                 return None;
             }

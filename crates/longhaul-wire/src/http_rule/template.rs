@@ -121,6 +121,12 @@ impl Template {
         self.variables.iter().find(|variable| variable.field_path == field_path)
     }
 
+    /// The path as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// What stands after the last colon, such as `cancel`.
     #[must_use]
     pub fn verb(&self) -> Option<&str> {
