@@ -1,24 +1,27 @@
-//! ARCHITECTURE.md names only what exists: every back-ticked path, type, function and test.
+//! ARCHITECTURE.md and docs/promises.md name only what exists: every back-ticked path, type, function and
+//! test.
 
 use std::collections::HashSet;
 
 use super::{Finding, Tree};
 
-const PAGE: &str = "ARCHITECTURE.md";
+const PAGES: [&str; 2] = ["ARCHITECTURE.md", "docs/promises.md"];
 
 /// Every name in back ticks is a path of the tree, or a word of its code.
 pub fn names_exist(tree: &Tree) -> Vec<Finding> {
-    let Some(page) = tree.text(PAGE) else {
-        return vec![Finding::new(PAGE, "is missing")];
-    };
     let known = words_of_code(tree);
-    let mut findings = Vec::new();
-    for (number, name) in names(page) {
-        if !exists(name, tree, &known) {
-            findings.push(Finding::at(PAGE, number, format!("`{name}` does not exist")));
-        }
-    }
-    findings
+    PAGES.into_iter().flat_map(|page| unknown_names(page, tree, &known)).collect()
+}
+
+fn unknown_names(page: &str, tree: &Tree, known: &HashSet<&str>) -> Vec<Finding> {
+    let Some(text) = tree.text(page) else {
+        return vec![Finding::new(page, "is missing")];
+    };
+    names(text)
+        .into_iter()
+        .filter(|(_, name)| !exists(name, tree, known))
+        .map(|(number, name)| Finding::at(page, number, format!("`{name}` does not exist")))
+        .collect()
 }
 
 /// The back-ticked names with their lines; fenced blocks and phrases are left out.
@@ -73,7 +76,7 @@ fn is_path(name: &str, tree: &Tree) -> bool {
 fn words_of_code(tree: &Tree) -> HashSet<&str> {
     let mut words = HashSet::new();
     for (path, text) in tree.texts() {
-        if ![".rs", ".proto", ".toml", ".yaml"].iter().any(|end| path.ends_with(end)) {
+        if ![".rs", ".py", ".proto", ".toml", ".yaml"].iter().any(|end| path.ends_with(end)) {
             continue;
         }
         for line in text.lines() {
@@ -95,7 +98,8 @@ mod tests {
     #[track_caller]
     fn check(page: &str, expected: &[&str]) {
         let tree = Tree::of(&[
-            (PAGE, page),
+            (PAGES[0], page),
+            (PAGES[1], ""),
             (
                 "crates/longhaul-server/src/http.rs",
                 "//! Edge\npub fn serve_http(x: Call) {}\n// ghost\n",
@@ -136,6 +140,6 @@ mod tests {
 
     #[test]
     fn a_missing_page_is_found() {
-        assert_eq!(names_exist(&Tree::of(&[])).len(), 1);
+        assert_eq!(names_exist(&Tree::of(&[])).len(), PAGES.len());
     }
 }

@@ -30,6 +30,7 @@ mod lists;
 mod operators;
 mod own_api;
 mod probes;
+mod races;
 mod reports;
 mod sessions;
 mod starts;
