@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use longhaul_wire::v1::desired_state::Reason;
-use longhaul_wire::v1::{DesiredState, Gate, Progress, report_item::Action};
+use longhaul_wire::v1::{DesiredState, Effects, Gate, Progress, Stopped, report_item::Action};
 use prost_types::Any;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::Unfinished;
 use super::live::{Live, Outbox};
 
 /// One operation's side of the worker. Cheap to clone; may outlive the handler, then says nothing.
@@ -17,6 +18,8 @@ use super::live::{Live, Outbox};
 pub struct Context {
     pub(super) live: Arc<Live>,
     pub(super) shared: Arc<Shared>,
+    /// Checkpoint and outside work of the attempts before.
+    pub(super) earlier: Arc<(Vec<u8>, String)>,
 }
 
 /// Why work is not wanted any more.
@@ -76,6 +79,28 @@ impl Context {
     #[must_use]
     pub fn operation(&self) -> &str {
         &self.live.operation
+    }
+
+    /// Where the last attempt was; empty at first.
+    #[must_use]
+    pub fn earlier_checkpoint(&self) -> &[u8] {
+        &self.earlier.0
+    }
+
+    /// Work outside that an earlier attempt started; empty if none.
+    #[must_use]
+    pub fn earlier_ref(&self) -> &str {
+        &self.earlier.1
+    }
+
+    /// What a handler answers when it stopped as asked: what it left behind, and a word on it.
+    pub fn cancelled_with(&self, effects: Effects, message: impl Into<String>) -> Unfinished {
+        Unfinished::Stopped(Stopped { effects: effects.into(), message: message.into() })
+    }
+
+    /// Says that `step` of `of` steps are finished. Never waits.
+    pub fn step(&self, step: u32, of: u32) {
+        self.progress(Progress { step, steps: of, ..Progress::default() });
     }
 
     /// Resolves when the work is not wanted any more; at once if it already is not.

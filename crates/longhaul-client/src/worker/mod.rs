@@ -38,6 +38,7 @@
 //! keeps leases and listens for what is wanted, `live` is one operation being worked on, `link` is
 //! the way to the server.
 
+mod builder;
 mod claim;
 mod context;
 mod handler;
@@ -57,6 +58,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use builder::Builder;
 pub use context::{Cancellation, Context, ReportError, Why};
 pub use handler::{Handler, Unfinished};
 pub use link::{Grpc, Link};

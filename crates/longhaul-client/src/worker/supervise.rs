@@ -25,7 +25,9 @@ pub(super) async fn supervise(
     slot: OwnedSemaphorePermit,
 ) {
     let key = (assignment.operation.clone(), assignment.epoch);
-    let context = Context { live: live.clone(), shared: shared.clone() };
+    let earlier = (assignment.checkpoint.clone(), assignment.external_ref.clone());
+    let context =
+        Context { live: live.clone(), shared: shared.clone(), earlier: Arc::new(earlier) };
     let handler = shared.handler.clone();
     let mut work = tokio::spawn(async move {
         if assignment.cleanup {

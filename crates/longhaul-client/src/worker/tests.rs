@@ -31,6 +31,8 @@ struct Row {
     progress: Vec<u32>,
     checkpoint: Vec<u8>,
     gate_passed: bool,
+    request: Option<Any>,
+    cleanup: bool,
 }
 
 #[derive(Default)]
@@ -103,7 +105,10 @@ impl Model {
             row.epoch += 1;
             row.lease_until = Some(now + LEASE);
             let (operation, epoch) = (name.clone(), row.epoch);
-            granted.push(Assignment { operation, epoch, ..Assignment::default() });
+            let (method, request) = (request.methods.first().cloned(), row.request.clone());
+            let (method, response_type) = (method.unwrap_or_default(), "test.Answer".to_owned());
+            let assignment = Assignment { operation, epoch, method, ..Assignment::default() };
+            granted.push(Assignment { request, response_type, cleanup: row.cleanup, ..assignment });
         }
         if !granted.is_empty() {
             self.claims.insert(request.claim_id.clone(), granted.clone());
@@ -129,7 +134,7 @@ impl Model {
                 result.error = refused(3, "TYPE_MISMATCH");
                 return result;
             }
-            Some(Action::Stopped(_)) if row.cancelled.is_none() => {
+            Some(Action::Stopped(_)) if row.cancelled.is_none() && !row.cleanup => {
                 result.error = refused(9, "CANCEL_NOT_REQUESTED");
                 return result;
             }
@@ -562,4 +567,45 @@ async fn options_out_of_range_are_refused() {
     assert!(refused(Options { name: String::new(), ..Options::default() }));
     assert!(refused(Options { lease: Duration::from_millis(10), ..Options::default() }));
     assert!(!refused(Options::default()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn typed_handlers_decode_answer_panic_and_clean_up() {
+    let server = Server::with(&["good", "bad", "panics", "cleanup"]);
+    let request = |value: Vec<u8>| Some(Any { type_url: String::new(), value });
+    server.row("good", |row| row.request = request(vec![8, 1]));
+    server.row("bad", |row| row.request = request(vec![255]));
+    server.row("panics", |row| row.request = request(vec![8, 2]));
+    server.row("cleanup", |row| row.cleanup = true);
+    let worker = Worker::builder("http://unused")
+        .handle("test.Do", |request: u32, _: Context| async move {
+            assert_eq!(request, 1, "on purpose");
+            Ok(request)
+        })
+        .cleanup("test.Do", |_: u32, cx: Context| async move {
+            assert_eq!((cx.earlier_checkpoint(), cx.earlier_ref()), (&[][..], ""));
+            Ok(Stopped { effects: Effects::Undone.into(), message: String::new() })
+        })
+        .build_on(server.clone())
+        .expect("good options");
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(worker.run(shutdown.clone()));
+    let typed = Any { type_url: answer().type_url, value: vec![8, 1] };
+    assert_eq!(server.ended("good").await, Action::Response(typed));
+    assert!(is_failure(&server.ended("bad").await, 3, false));
+    assert!(is_failure(&server.ended("panics").await, 13, true));
+    let end = server.ended("cleanup").await;
+    assert!(matches!(end, Action::Stopped(s) if s.effects() == Effects::Undone));
+    Running { shutdown, task }.stop().await;
+}
+
+#[test]
+fn a_builder_refuses_a_method_given_twice_and_none_at_all() {
+    let add = |builder: Builder| builder.handle("a.B", |_: (), _: Context| async { Ok(()) });
+    let refused = |builder: Builder| builder.build_on(Server::default()).is_err();
+    let empty = || Worker::builder("http://unused");
+    assert!(refused(empty()) && refused(add(add(empty()))) && !refused(add(empty())));
+    assert!(refused(
+        add(empty()).cleanup("c.D", |_: (), _: Context| async { Ok(Stopped::default()) })
+    ));
 }
