@@ -18,6 +18,7 @@
 
 mod client;
 mod error;
+mod handle;
 mod list;
 mod name;
 mod operation;
@@ -25,6 +26,7 @@ mod wait;
 
 pub use client::Client;
 pub use error::{Error, ErrorInfo, StatusError, TransportError, TransportKind};
+pub use handle::Handle;
 pub use list::{ListOptions, Page};
 pub use operation::{Operation, OperationError, State};
 pub use wait::WaitOptions;

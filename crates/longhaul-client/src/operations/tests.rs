@@ -324,3 +324,22 @@ async fn a_malformed_name_is_refused_before_anything_is_sent() {
     }
     assert_eq!(server.lines(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn peers_19_only_cancel_cancels_and_a_timeout_is_no_cancel() {
+    let cancelled = json!({"name": NAME, "done": true, "error": {"code": 1, "message": "c"}});
+    let answers = vec![running(), json_answer(200, json!({})), json_answer(200, cancelled)];
+    let server = Server::answering(answers).await;
+    let handle = server.client().resume(NAME);
+    let short = Duration::from_millis(300);
+    let options = WaitOptions { timeout: Some(short), ..WaitOptions::default() };
+    let error = handle.wait(&options).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+    assert!(server.lines().iter().all(|line| line.starts_with("GET ")), "{:?}", server.lines());
+    let again = server.client().resume(handle.name());
+    drop(handle);
+    again.cancel().await.unwrap();
+    let done = again.wait(&WaitOptions::default()).await.unwrap();
+    assert_eq!(done.state(), State::Cancelled);
+    assert_eq!(server.lines()[1], format!("POST /v1/{NAME}:cancel"));
+}
