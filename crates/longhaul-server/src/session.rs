@@ -49,6 +49,8 @@ const SHUN_MAX: Duration = Duration::from_secs(60);
 struct Held {
     epoch: Epoch,
     told: i32,
+    /// Until when its lease runs, as far as this session has seen.
+    leased_until: Timestamp,
 }
 
 struct Session {
@@ -176,10 +178,11 @@ impl Session {
         for one in held {
             let name = OperationName::parse(&one.operation)?;
             self.changes.add(name.clone());
-            let wanted = self.workers.desired(&name, one.epoch).await?;
+            let (wanted, lease) = self.workers.desired_and_lease(&name, one.epoch).await?;
             if wanted.action != Action::Stop as i32 {
-                let told = wanted.action;
-                self.held.insert(name.clone(), Held { epoch: one.epoch, told });
+                let leased_until = lease.unwrap_or(self.heard_at);
+                let held = Held { epoch: one.epoch, told: wanted.action, leased_until };
+                self.held.insert(name.clone(), held);
             } else if !self.held.contains_key(&name) {
                 self.changes.remove(&name);
             }
@@ -237,13 +240,14 @@ impl Session {
     }
 
     fn shun(&mut self) {
-        let until = self.workers.clock.now() + SHUN_MAX;
-        self.shunned_until.get_or_insert(until);
+        if self.shunned_for().is_none() {
+            self.shunned_until = Some(self.workers.clock.now() + SHUN_MAX);
+        }
     }
 
-    /// Whether a lease can have run out since the worker last said something.
-    fn is_silent(&self) -> bool {
-        self.workers.clock.now().since(self.heard_at) >= self.lease
+    /// Whether the worker has said nothing in the whole of a lease that is over now.
+    fn let_run_out(&self, held: &Held) -> bool {
+        self.heard_at + self.lease <= held.leased_until
     }
 
     /// One request of the worker. [`Over`] when it has no more.
@@ -290,18 +294,22 @@ impl Session {
 
     /// What the worker is to be told about one operation, if it is not what it was told last.
     async fn look(&mut self, name: &OperationName) -> Result<Option<v1::DesiredUpdate>, Error> {
-        let Some(epoch) = self.held.get(name).map(|held| held.epoch) else { return Ok(None) };
-        let (desired, ran_out) = self.workers.desired_and_lease(name, epoch).await?;
-        let lost = desired.reason == v1::desired_state::Reason::LeaseLost as i32;
-        if ran_out || (lost && self.is_silent()) {
+        let Some(held) = self.held.get(name) else { return Ok(None) };
+        let epoch = held.epoch;
+        let (desired, lease) = self.workers.desired_and_lease(name, epoch).await?;
+        let stop = desired.action == Action::Stop as i32;
+        let stopped_as_lost = desired.reason == v1::desired_state::Reason::LeaseLost as i32;
+        let lost = if stop { stopped_as_lost } else { lease.is_none() };
+        if lost && self.let_run_out(held) {
             self.shun();
         }
         let Some(held) = self.held.get_mut(name) else { return Ok(None) };
+        held.leased_until = lease.unwrap_or(held.leased_until);
         if desired.action == held.told {
             return Ok(None);
         }
         held.told = desired.action;
-        if desired.action == Action::Stop as i32 {
+        if stop {
             self.drop_hold(name);
         }
         Ok(Some(update(name, epoch, desired)))
@@ -327,6 +335,7 @@ impl Session {
                 self.drop_hold(&name);
             } else if let Some(held) = self.held.get_mut(&name) {
                 held.told = action(result);
+                held.leased_until = self.workers.clock.now() + self.lease;
             }
         }
         let cancels = cancels(results.iter().filter_map(|result| {
@@ -347,8 +356,9 @@ impl Session {
             None => return Ok(Err(Over)),
         };
         self.assigned += taken.len();
-        let held_before = |one: &Applied| self.held.contains_key(&one.operation.name);
-        if self.is_silent() && taken.iter().any(held_before) {
+        // Claimed again before this session saw that the lease had run out.
+        let held_before = |one: &Applied| self.held.get(&one.operation.name);
+        if taken.iter().filter_map(held_before).any(|held| self.let_run_out(held)) {
             self.shun();
         }
         if self.shunned_for().is_some() {
@@ -362,7 +372,10 @@ impl Session {
             let (name, epoch) = (&one.operation.name, one.operation.epoch);
             let assignment = self.workers.assignment(&one.operation);
             let told = assignment.desired.as_ref().map_or(0, |desired| desired.action);
-            if let Some(older) = self.held.insert(name.clone(), Held { epoch, told }) {
+            let lease = one.operation.lease().map(|lease| lease.expires_at);
+            let leased_until = lease.unwrap_or(self.heard_at);
+            let held = Held { epoch, told, leased_until };
+            if let Some(older) = self.held.insert(name.clone(), held) {
                 // Its lease had run out, and the worker gets it anew before it was told so.
                 let stop = self.workers.desired(name, older.epoch).await?;
                 replaced.push(update(name, older.epoch, stop));

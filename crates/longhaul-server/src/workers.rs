@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use longhaul_core::{
     Applied, Changes, Command, Desired, Effects, Epoch, Error, Finish, Operation, OperationName,
-    Progress, Reason, Refusal, Status, apply,
+    Progress, Reason, Refusal, Status, Timestamp, apply,
 };
 use longhaul_store::{ClaimFilter, Due, Key, OWN_API, Priority, Store};
 use longhaul_wire::apis::Apis;
@@ -378,21 +378,17 @@ impl Workers {
         Ok(self.desired_and_lease(name, epoch).await?.0)
     }
 
-    /// The same, and whether the lease of `epoch` ran out without anybody having claimed it since.
+    /// The same, and until when `epoch` holds its lease, if it does.
     pub(crate) async fn desired_and_lease(
         &self,
         name: &OperationName,
         epoch: Epoch,
-    ) -> Result<(v1::DesiredState, bool), Error> {
+    ) -> Result<(v1::DesiredState, Option<Timestamp>), Error> {
         let Some(operation) = self.store.get(name).await? else {
-            return Ok((desired_state(&Desired::Stop(longhaul_core::StopReason::Deleted)), false));
+            return Ok((desired_state(&Desired::Stop(longhaul_core::StopReason::Deleted)), None));
         };
-        let desired = operation.desired(epoch);
-        let ran_out = match desired {
-            Desired::Continue | Desired::Cancel(_) => operation.lease().is_none(),
-            Desired::Stop(_) => false,
-        };
-        Ok((desired_state(&desired), ran_out))
+        let lease = operation.lease().filter(|_| operation.epoch == epoch);
+        Ok((desired_state(&operation.desired(epoch)), lease.map(|lease| lease.expires_at)))
     }
 
     /// Reads what is wanted of the worker now into a result.

@@ -495,6 +495,27 @@ async fn a_silent_session_gets_nothing_more_until_it_is_heard() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_heard_within_the_lease_gets_what_it_gave_up_again() {
+    on_both_stores(async |place| {
+        let client = place.client();
+        let name = client.start("a").await.name;
+        let lease = Some(SECOND.try_into().unwrap());
+        let opening = SessionOpen { lease, ..open("w", 2) };
+        let (mut session, _) = Session::open(place.server.address, opening.clone()).await;
+        let first = session.assigned(&name).await;
+        session.cut();
+        // It says once more that it holds the operation, and gives it up thereafter without a word.
+        let again = SessionOpen { held: holding(&[(&name, first.epoch)]).held, ..opening };
+        let (mut session, _) = Session::open(place.server.address, again).await;
+        let second = session.assigned(&name).await;
+        assert!(second.epoch > first.epoch, "{second:?}");
+        session.report(success(&first)).await.refused_as("LEASE_LOST");
+        session.report(success(&second)).await.wants("STOP");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reports_that_came_before_the_end_of_the_requests_are_answered() {
     on_both_stores(async |place| {
         let client = place.client();
