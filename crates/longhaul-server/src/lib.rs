@@ -89,7 +89,9 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         lease: config.workers.lease,
         lease_max: config.workers.lease_max,
     };
-    sweeper.recover().await?;
+    if store.was_unattended() {
+        sweeper.recover().await?;
+    }
     let cascade = Cascade { store: store.clone(), watch: watch.clone(), clock: clock.clone() };
     let bulk = BulkCancels {
         apis: apis.clone(),

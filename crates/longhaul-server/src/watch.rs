@@ -202,6 +202,24 @@ impl Listener for Watch {
             self.wake_sweeper(hint.from);
         }
     }
+
+    fn changed_elsewhere(&self, name: &OperationName, _revision: u64) {
+        self.wake_operation(name);
+    }
+
+    fn missed(&self) {
+        for shard in &self.operations {
+            for (name, waiters) in &*shard.lock() {
+                for ear in waiters {
+                    ear.changed.lock().insert(name.clone());
+                    ear.notify.notify_one();
+                }
+            }
+        }
+        self.pass_on();
+        self.cancels.notify_one();
+        self.wake_sweeper(Timestamp::MIN);
+    }
 }
 
 /// One caller's interest in some operations.

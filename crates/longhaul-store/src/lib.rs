@@ -231,8 +231,19 @@ pub trait Listener: Send + Sync {
     /// A decision was committed; its revision is the old one when nothing was written.
     fn committed(&self, change: &Applied);
 
-    /// Something may be claimed. Only a hint: it may come twice, or for nothing.
+    /// Something may be claimed. Only a hint: it may come twice, or for nothing; where several servers share
+    /// a store, also for what another of them has committed.
     fn claimable(&self, hint: &ClaimHint);
+
+    /// Another server on the same store committed a change that made this `revision`, or forgot the
+    /// operation. Only a hint to read the row again: it comes after the commit, usually within milliseconds
+    /// and at the latest after a second, perhaps twice, in any order, and once for several changes.
+    fn changed_elsewhere(&self, name: &OperationName, revision: u64) {
+        let _ = (name, revision);
+    }
+
+    /// Changes that other servers made may have been missed: whoever waits must look again.
+    fn missed(&self) {}
 }
 
 /// Hears nothing.
@@ -314,6 +325,12 @@ pub trait Store: Send + Sync {
 
     /// How many operations are kept, by API, method and state; deleted ones included.
     fn counts(&self) -> Vec<Count>;
+
+    /// Whether no server had this store open just before this one opened it, so that workers could report to
+    /// nobody. True for stores that belong to one server at a time.
+    fn was_unattended(&self) -> bool {
+        true
+    }
 
     /// Whether a write can be accepted now: makes a small durable one.
     async fn ready(&self) -> Result<(), Error>;
