@@ -1,8 +1,10 @@
 //! Automation in Rust: one subcommand per task. Owns only the command line.
 
 mod bench;
+mod chaos;
 mod codegen;
 mod errors_page;
+mod rig;
 mod tidy;
 
 use clap::Parser;
@@ -19,6 +21,8 @@ enum Xtask {
     Codegen(codegen::Args),
     /// Measures starts, round trips, gets and lists beside the disk's and the stack's ceilings.
     Bench(bench::Args),
+    /// Breaks servers, database and connections under load, and judges what clients and workers saw.
+    Chaos(chaos::Args),
     /// Serves the stack's ceiling for a benchmark.
     #[command(name = bench::HELLO_COMMAND, hide = true)]
     BenchHello,
@@ -30,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Xtask::Errors(args) => errors_page::run(&args),
         Xtask::Codegen(args) => codegen::run(&args),
         Xtask::Bench(args) => bench::run(&args),
+        Xtask::Chaos(args) => chaos::run(&args),
         Xtask::BenchHello => bench::serve_hello(),
     }
 }

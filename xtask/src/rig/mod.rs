@@ -1,0 +1,9 @@
+//! What tests and runs of chaos stand on: a PostgreSQL of their own, and a plain TCP round robin.
+
+pub(crate) mod postgres;
+
+#[allow(dead_code, reason = "a run uses what it needs of it; the black-box tests use the rest")]
+#[path = "../../../crates/longhaul/tests/it/harness/round_robin.rs"]
+mod round_robin;
+
+pub(crate) use round_robin::RoundRobin;
