@@ -1,4 +1,4 @@
-//! Takes work: as much as there are free slots, and nothing that could be lost on the way.
+//! Takes work by claims: as much as there are free slots, and nothing that could be lost on the way.
 
 use std::sync::Arc;
 
@@ -142,7 +142,7 @@ async fn give_back(shared: &Shared, mut request: ClaimRequest) {
 }
 
 /// Gives leases back at once; those that cannot be given back run out.
-async fn release(shared: &Shared, keys: Vec<(String, u64)>) {
+pub(super) async fn release(shared: &Shared, keys: Vec<(String, u64)>) {
     if keys.is_empty() {
         return;
     }

@@ -2,8 +2,8 @@
 //!
 //! Operations are gathered into groups; one report of each group hangs at the server and comes back
 //! when something changed or at the latest when the leases need renewing. Groups are small enough
-//! that one change costs little, and few enough for one connection. A session stream can take this
-//! room's place: it needs nothing but `fresh` and what an answer means.
+//! that one change costs little, and few enough for one connection. Used where the server offers no
+//! sessions; otherwise `session` is in this room's place.
 
 use std::collections::HashMap;
 use std::sync::Arc;

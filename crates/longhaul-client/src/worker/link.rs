@@ -1,10 +1,16 @@
-//! The way to the server: two calls, over gRPC or, in tests, over nothing.
+//! The way to the server: two calls and a stream, over gRPC or, in tests, over nothing.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use longhaul_wire::v1::workers_client::WorkersClient;
-use longhaul_wire::v1::{ClaimRequest, ClaimResponse, ReportRequest, ReportResponse};
+use longhaul_wire::v1::{
+    ClaimRequest, ClaimResponse, ReportRequest, ReportResponse, SessionRequest, SessionResponse,
+};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -16,6 +22,9 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// How often an open connection is tried, and how long the answer to that may take: a connection that
 /// died silently must be noticed well within a lease.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3));
+
+/// What the server says in one session; an error or the end is the end of the session.
+pub type Answers = Pin<Box<dyn Stream<Item = Result<SessionResponse, Status>> + Send>>;
 
 /// A way to a server of longhaul.v1.Workers. Calls may be dropped at any moment.
 #[async_trait]
@@ -33,12 +42,21 @@ pub trait Link: Send + Sync + 'static {
         request: ReportRequest,
         timeout: Duration,
     ) -> Result<ReportResponse, Status>;
+
+    /// Opens a session that sends what `requests` yields; its end is the end of the worker's side.
+    /// `UNIMPLEMENTED`: there are none, and the worker claims and reports instead.
+    /// Source: longhaul/v1/workers.proto, Session.
+    async fn session(&self, _requests: mpsc::Receiver<SessionRequest>) -> Result<Answers, Status> {
+        Err(Status::unimplemented("this link has no sessions"))
+    }
 }
 
 /// The link over gRPC.
 #[derive(Clone, Debug)]
 pub struct Grpc {
     client: WorkersClient<Channel>,
+    /// Where to connect anew; `None` for a channel that the caller made.
+    endpoint: Option<Endpoint>,
     authorization: Option<MetadataValue<Ascii>>,
 }
 
@@ -61,14 +79,14 @@ impl Grpc {
             .http2_keep_alive_interval(KEEP_ALIVE.0)
             .keep_alive_timeout(KEEP_ALIVE.1)
             .keep_alive_while_idle(true);
-        Ok(Self::over(endpoint.connect_lazy()))
+        let link = Self::over(endpoint.connect_lazy());
+        Ok(Self { endpoint: Some(endpoint), ..link })
     }
 
     /// A link over a channel that the caller made.
     #[must_use]
     pub fn over(channel: Channel) -> Self {
-        let client = WorkersClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-        Self { client, authorization: None }
+        Self { client: client(channel), endpoint: None, authorization: None }
     }
 
     /// Sends this bearer token with every call.
@@ -80,9 +98,11 @@ impl Grpc {
         Ok(self)
     }
 
-    fn request<M>(&self, message: M, timeout: Duration) -> Request<M> {
+    fn request<M>(&self, message: M, timeout: Option<Duration>) -> Request<M> {
         let mut request = Request::new(message);
-        request.set_timeout(timeout);
+        if let Some(timeout) = timeout {
+            request.set_timeout(timeout);
+        }
         if let Some(value) = &self.authorization {
             request.metadata_mut().insert("authorization", value.clone());
         }
@@ -97,7 +117,7 @@ impl Link for Grpc {
         request: ClaimRequest,
         timeout: Duration,
     ) -> Result<ClaimResponse, Status> {
-        let request = self.request(request, timeout);
+        let request = self.request(request, Some(timeout));
         Ok(self.client.clone().claim(request).await?.into_inner())
     }
 
@@ -106,9 +126,26 @@ impl Link for Grpc {
         request: ReportRequest,
         timeout: Duration,
     ) -> Result<ReportResponse, Status> {
-        let request = self.request(request, timeout);
+        let request = self.request(request, Some(timeout));
         Ok(self.client.clone().report(request).await?.into_inner())
     }
+
+    /// Over a connection of its own: when a session went silent, the connection is not trusted again.
+    async fn session(&self, requests: mpsc::Receiver<SessionRequest>) -> Result<Answers, Status> {
+        let mut client = match &self.endpoint {
+            Some(endpoint) => {
+                let channel = endpoint.connect().await;
+                client(channel.map_err(|error| Status::unavailable(error.to_string()))?)
+            }
+            None => self.client.clone(),
+        };
+        let request = self.request(ReceiverStream::new(requests), None);
+        Ok(Box::pin(client.session(request).await?.into_inner()))
+    }
+}
+
+fn client(channel: Channel) -> WorkersClient<Channel> {
+    WorkersClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 
 /// Whether the same call would be refused again, however often it is repeated.

@@ -34,18 +34,20 @@
 //! # }
 //! ```
 //!
-//! Rooms: `claim` takes work, `supervise` runs one handler, `send` carries what handlers say, `hear`
-//! keeps leases and listens for what is wanted, `live` is one operation being worked on, `link` is
-//! the way to the server.
+//! Rooms: `session` takes work and hears wishes over one stream, `claim` and `hear` do the same by calls
+//! where the server offers no sessions; `supervise` runs one handler, `send` carries what handlers say
+//! (by `lane` over a session), `live` is one operation being worked on, `link` is the way to the server.
 
 mod builder;
 mod claim;
 mod context;
 mod handler;
 mod hear;
+mod lane;
 mod link;
 mod live;
 mod send;
+mod session;
 mod supervise;
 
 use std::collections::HashMap;
@@ -61,10 +63,11 @@ use tokio_util::sync::CancellationToken;
 pub use builder::Builder;
 pub use context::{Cancellation, Context, ReportError, Why};
 pub use handler::{Handler, Unfinished};
-pub use link::{Grpc, Link};
+pub use link::{Answers, Grpc, Link};
 pub use longhaul_wire::v1::{Assignment, Effects, Failure, Progress, Stopped};
 pub use prost_types::Any;
 
+use lane::Lane;
 use live::Live;
 
 /// Most operations that one worker runs at once; what one process can renew comfortably.
@@ -87,6 +90,9 @@ pub struct Options {
     /// How long the server waits for a silent worker before it gives its operations away, 1 s to 1 h.
     /// Leases are renewed five times as often.
     pub lease: Duration,
+    /// Works over one stream where the server offers that. Otherwise, and on a way to the server that
+    /// carries no streams, `false` here: by claims and hanging reports.
+    pub sessions: bool,
     /// How long handlers may go on after a shutdown before they are told to stop.
     pub drain: Duration,
     /// How long a handler that is told that its work is not wanted any more (lease lost, deleted,
@@ -102,6 +108,7 @@ impl Default for Options {
             queues: Vec::new(),
             slots: 100,
             lease: Duration::from_secs(30),
+            sessions: true,
             drain: Duration::ZERO,
             grace: Duration::from_secs(5),
         }
@@ -176,6 +183,8 @@ struct Shared {
     dirty: mpsc::UnboundedSender<Arc<Live>>,
     /// Operations newly claimed, to be listened for.
     fresh: mpsc::UnboundedSender<Arc<Live>>,
+    /// The way out of the session; `None` while there is none.
+    lane: Mutex<Option<Lane>>,
     /// Handlers are dropped now.
     stop_now: CancellationToken,
 }
@@ -218,17 +227,41 @@ impl Worker {
             book: Mutex::new(HashMap::new()),
             dirty,
             fresh,
+            lane: Mutex::new(None),
             stop_now: CancellationToken::new(),
         });
         let _handlers = shared.stop_now.clone().drop_guard();
         let _sender =
             AbortOnDrop(tokio::spawn(send::run(shared.clone(), dirty_queue)).abort_handle());
-        let _hearer =
-            AbortOnDrop(tokio::spawn(hear::run(shared.clone(), fresh_queue)).abort_handle());
         let slots = Arc::new(Semaphore::new(shared.options.slots));
-        let claimed = claim::run(&shared, &slots, &shutdown).await;
+        let mut session = shared.options.sessions.then(|| session::start(&shared, &slots));
+        let ended = match &mut session {
+            Some(session) => tokio::select! {
+                biased;
+                () = shutdown.cancelled() => session::Ended::Closed,
+                ended = session.ended() => ended,
+            },
+            None => session::Ended::NotOffered,
+        };
+        let mut _hearer = None;
+        let worked = match ended {
+            session::Ended::Closed => Ok(()),
+            session::Ended::Refused(status) => Err(Error::Refused(Box::new(status))),
+            session::Ended::NotOffered => {
+                shared.listen_for_all();
+                let hearer = tokio::spawn(hear::run(shared.clone(), fresh_queue));
+                _hearer = Some(AbortOnDrop(hearer.abort_handle()));
+                claim::run(&shared, &slots, &shutdown).await
+            }
+        };
+        if let Some(session) = &session {
+            session.take_no_more();
+        }
         drain(&shared, &slots).await;
-        claimed
+        if let Some(session) = session {
+            session.close().await;
+        }
+        worked
     }
 }
 
@@ -237,6 +270,14 @@ impl Shared {
     fn report(&self, live: &Arc<Live>) {
         // The receiver ends only together with the worker; nobody reads reports then.
         let _ = self.dirty.send(live.clone());
+    }
+
+    /// Puts everything being worked on in line to be listened for.
+    fn listen_for_all(&self) {
+        for live in self.book.lock().values() {
+            // As above.
+            let _ = self.fresh.send(live.clone());
+        }
     }
 }
 

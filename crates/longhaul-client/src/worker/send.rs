@@ -20,6 +20,9 @@ use super::live::{Answer, Live, Outbox, Refused};
 const ITEMS_MAX: usize = 500;
 /// A report takes no further item beyond this size, in bytes; servers read 4 MiB by default.
 const BYTES_ENOUGH: usize = 1 << 20;
+/// A larger report does not go over the session, in bytes: one that the server cannot take would end
+/// the stream for all operations, again and again.
+const LANE_BYTES_MAX: usize = 2 << 20;
 /// Most calls at once: enough to hide the round trip, few enough for batches to form.
 const CALLS_MAX: usize = 4;
 
@@ -81,12 +84,19 @@ async fn send(shared: Arc<Shared>, mut parts: Vec<Part>, _permit: OwnedSemaphore
 
 async fn call(shared: &Shared, parts: &[Part]) -> Result<Vec<ReportResult>, Status> {
     let items = parts.iter().map(|part| item(shared, &part.live, part.outbox.item.clone()));
-    let request =
-        ReportRequest { worker: shared.options.name.clone(), items: items.collect(), wait: None };
+    let items: Vec<_> = items.collect();
     let timeout = shared.options.call_timeout();
-    let response = within(timeout, shared.link.report(request, timeout)).await?;
-    if response.results.len() == parts.len() {
-        return Ok(response.results);
+    let lane = shared.lane.lock().clone();
+    let small = || items.iter().map(Message::encoded_len).sum::<usize>() <= LANE_BYTES_MAX;
+    let results = match lane {
+        Some(lane) if small() => within(timeout, lane.report(items)).await?,
+        Some(_) | None => {
+            let request = ReportRequest { worker: shared.options.name.clone(), items, wait: None };
+            within(timeout, shared.link.report(request, timeout)).await?.results
+        }
+    };
+    if results.len() == parts.len() {
+        return Ok(results);
     }
     Err(Status::internal("the server answered another number of items than were sent"))
 }

@@ -17,6 +17,8 @@ use tonic::Status;
 
 use super::*;
 
+mod session;
+
 const LEASE: Duration = Duration::from_secs(30);
 
 /// One operation of the model.

@@ -183,6 +183,7 @@ fn options(args: &Args, served: &[Served]) -> Options {
         queues: args.queue.clone(),
         slots: usize::from(args.slots),
         lease: args.lease,
+        sessions: true,
         drain: Duration::ZERO,
         grace: args.grace + AFTER_GRACE,
     }

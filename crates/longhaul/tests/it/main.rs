@@ -32,6 +32,7 @@ mod own_api;
 mod probes;
 mod races;
 mod reports;
+mod rust_worker;
 mod sessions;
 mod starts;
 mod stops;

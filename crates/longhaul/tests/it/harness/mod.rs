@@ -11,6 +11,7 @@ pub mod http;
 pub mod operators;
 pub mod place;
 pub mod process;
+pub mod proxy;
 pub mod samples;
 pub mod server;
 pub mod session;
