@@ -153,6 +153,7 @@ reasons! {
     TypeMismatch "TYPE_MISMATCH" InvalidArgument "A worker sent a response or metadata of another type than the method declares. Send the declared type.";
     ApiInvalid "API_INVALID" InvalidArgument "An API's descriptor set, service configuration or settings do not fit together. The message names file, rule and fix.";
     ConfigInvalid "CONFIG_INVALID" InvalidArgument "The server's configuration is wrong. The message names the key and what it takes.";
+    TlsRequired "TLS_REQUIRED" FailedPrecondition "The port speaks TLS only. Use https:// or a channel with TLS credentials.";
     Overloaded "OVERLOADED" ResourceExhausted "A limit of the server is reached. Wait as long as RetryInfo says and repeat.";
     ShuttingDown "SHUTTING_DOWN" Unavailable "The server is stopping. Repeat the call; another server or the restarted one answers.";
     StoreUnavailable "STORE_UNAVAILABLE" Unavailable "The store cannot be written at the moment. Nothing was changed; repeat the call.";

@@ -13,6 +13,8 @@ use longhaul_wire::api::{Api, ApiSource};
 use longhaul_wire::bundled;
 use serde::{Deserialize, Deserializer};
 
+use crate::tls::TlsConfig;
+
 /// Everything a server can be told.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -24,6 +26,8 @@ pub struct Config {
     pub listeners: Vec<ApiListener>,
     /// Listen beyond loopback, although this version asks nobody who they are.
     pub allow_remote: bool,
+    /// TLS at every port; absent: plain text.
+    pub tls: Option<TlsConfig>,
     /// The folder of the embedded store; absent: memory, gone at the end.
     pub data: Option<PathBuf>,
     /// What to serve.
@@ -50,6 +54,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7151)),
             listeners: Vec::new(),
             allow_remote: false,
+            tls: None,
             data: None,
             apis: bundled::names().map(ApiConfig::bundled).collect(),
             store: StoreConfig::default(),
@@ -224,6 +229,9 @@ impl Config {
                 )));
             }
         }
+        if let Some(tls) = &self.tls {
+            tls.check()?;
+        }
         if self.apis.is_empty() {
             return Err(invalid("no API is configured; add [[api]] with bundle = \"clouddeploy\" or with your own descriptor_set".into()));
         }
@@ -306,7 +314,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map_err(serde::de::Error::custom)
 }
@@ -339,6 +347,10 @@ mod tests {
         check_refused("lisen = \"127.0.0.1:1\"", "lisen");
         check_refused("listen = \"0.0.0.0:7151\"", "allow_remote");
         check_refused("[limits]\nwait_max = \"10\"", "span of time");
+        check_refused("[tls]\ncert = \"c.pem\"", "key");
+        check_refused("[tls]\ncert = \"c\"\nkey = \"k\"\nclient_auth = \"required\"", "client_ca");
+        check_refused("[tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"a\"", "client_auth");
+        check_refused("[tls]\nmin_version = \"1.1\"", "1.2");
         check_refused("api = []", "no API");
         check_refused("[[api]]\nbundle = \"a\"\nproto = \"b\"", "exactly one");
         check_refused("[workers]\nlease = \"2h\"", "lease_max");

@@ -21,6 +21,7 @@ mod random;
 mod reflection;
 mod session;
 pub mod sweeper;
+pub mod tls;
 pub mod watch;
 pub mod workers;
 

@@ -12,9 +12,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use longhaul_core::{Error, Reason};
 use longhaul_wire::api::Api;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use crate::gather::{Gather, Multiplexed};
+use crate::tls::{Peer, Tls};
 use crate::{Server, grpc, http as http_edge};
 
 /// Pause after the system refused a connection (too many open files), instead of a busy loop.
@@ -64,7 +66,11 @@ impl Listening {
 /// Binds every configured address; the main one comes first.
 pub(crate) async fn listen(server: &Arc<Server>) -> Result<Vec<Listening>, Error> {
     let room = Arc::new(Semaphore::new(server.config.limits.connections_max));
-    let mut listening = vec![bind(server, &room, server.config.listen, None).await?];
+    let tls = match &server.config.tls {
+        Some(config) => Some(Arc::new(Tls::load(config, server.clock.clone())?)),
+        None => None,
+    };
+    let mut wanted = vec![(server.config.listen, None)];
     for listener in &server.config.listeners {
         let api = server.find_api(&listener.api).ok_or_else(|| {
             Error::new(
@@ -75,17 +81,21 @@ pub(crate) async fn listen(server: &Arc<Server>) -> Result<Vec<Listening>, Error
                 ),
             )
         })?;
-        listening.push(bind(server, &room, listener.listen, Some(api)).await?);
+        wanted.push((listener.listen, Some(api)));
+    }
+    let mut listening = Vec::with_capacity(wanted.len());
+    for (address, api) in wanted {
+        let stop = CancellationToken::new();
+        let (server, room, tls) = (server.clone(), room.clone(), tls.clone());
+        listening.push(bind(Accept { server, room, api, tls, stop }, address).await?);
+    }
+    if let Some(tls) = tls {
+        tokio::spawn(tls.keep_fresh(server.draining.clone()));
     }
     Ok(listening)
 }
 
-async fn bind(
-    server: &Arc<Server>,
-    room: &Arc<Semaphore>,
-    address: SocketAddr,
-    api: Option<Arc<Api>>,
-) -> Result<Listening, Error> {
+async fn bind(accept: Accept, address: SocketAddr) -> Result<Listening, Error> {
     let wrong = |error: std::io::Error| {
         Error::new(
             Reason::ConfigInvalid,
@@ -96,9 +106,8 @@ async fn bind(
     };
     let socket = TcpListener::bind(address).await.map_err(wrong)?;
     let address = socket.local_addr().map_err(wrong)?;
-    let stop = CancellationToken::new();
-    let loop_ = Accept { server: server.clone(), room: room.clone(), api, stop: stop.clone() };
-    let accepting = tokio::spawn(loop_.run(socket));
+    let stop = accept.stop.clone();
+    let accepting = tokio::spawn(accept.run(socket));
     Ok(Listening { address, stop, accepting })
 }
 
@@ -106,6 +115,7 @@ struct Accept {
     server: Arc<Server>,
     room: Arc<Semaphore>,
     api: Option<Arc<Api>>,
+    tls: Option<Arc<Tls>>,
     stop: CancellationToken,
 }
 
@@ -124,7 +134,7 @@ impl Accept {
                 accepted = socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => self.serve(stream, place, &graceful),
+                Ok((stream, from)) => self.take(stream, from, place, &graceful),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     self.server.clock.sleep(PAUSE_AFTER_REFUSAL).await;
@@ -134,41 +144,82 @@ impl Accept {
         graceful
     }
 
-    fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
+    /// Gives a connection a task of its own, so that a slow handshake keeps nobody else waiting.
+    fn take(
+        &self,
+        stream: TcpStream,
+        from: SocketAddr,
+        place: OwnedSemaphorePermit,
+        graceful: &GracefulShutdown,
+    ) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-        let limits = &self.server.config.limits;
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.read_timeout)
-            .max_buf_size((limits.header_bytes_max as usize).max(8 << 10));
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.streams_per_connection_max)
-            .max_header_list_size(limits.header_bytes_max)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .keep_alive_interval(KEEP_ALIVE_EVERY)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-        let (server, api) = (self.server.clone(), self.api.clone());
-        let multiplexed = Multiplexed::default();
-        let noted = multiplexed.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            noted.note(request.version());
-            dispatch(server.clone(), api.clone(), request)
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = Gather::new(graceful.watch(connection), multiplexed);
+        let (server, api, watcher) = (self.server.clone(), self.api.clone(), graceful.watcher());
+        let mut peer = Peer { address: from, is_tls: self.tls.is_some(), certificate: None };
+        let Some(tls) = self.tls.clone() else {
+            let serving = serve(server, api, Arc::new(peer), stream, watcher);
+            tokio::spawn(async move {
+                serving.await;
+                drop(place);
+            });
+            return;
+        };
+        let stop = self.stop.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
+            let shaken = tokio::select! {
+                () = stop.cancelled() => None,
+                shaken = tls.accept(stream, from) => shaken,
+            };
+            if let Some(shaken) = shaken {
+                peer.certificate = shaken.certificate;
+                serve(server, api, Arc::new(peer), shaken.stream, watcher).await;
             }
             drop(place);
         });
+    }
+}
+
+/// Serves one connection to its end, with or without TLS below it.
+fn serve<S>(
+    server: Arc<Server>,
+    api: Option<Arc<Api>>,
+    peer: Arc<Peer>,
+    stream: S,
+    watcher: Watcher,
+) -> impl Future<Output = ()> + Send
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &server.config.limits;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.read_timeout)
+        .max_buf_size((limits.header_bytes_max as usize).max(8 << 10));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_per_connection_max)
+        .max_header_list_size(limits.header_bytes_max)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .keep_alive_interval(KEEP_ALIVE_EVERY)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+    let multiplexed = Multiplexed::default();
+    let noted = multiplexed.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        noted.note(request.version());
+        request.extensions_mut().insert(peer.clone());
+        dispatch(server.clone(), api.clone(), request)
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let connection = Gather::new(watcher.watch(connection), multiplexed);
+    async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection ended");
+        }
     }
 }
 

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use super::{Finding, Tree};
 use crate::errors_page;
 
-const CONFIGURATION: &str = "crates/longhaul-server/src/config.rs";
+const CONFIGURATION: [&str; 2] =
+    ["crates/longhaul-server/src/config.rs", "crates/longhaul-server/src/tls.rs"];
 const CONFIGURATION_PAGE: &str = "docs/configuration.md";
 /// Keys that hold other keys; they are headings of the page.
-const SECTIONS: &[&str] = &["store", "limits", "workers"];
+const SECTIONS: &[&str] = &["store", "limits", "tls", "workers"];
 const DECISIONS: &str = "docs/decisions/";
 
 /// Every link from one document to a file leads somewhere.
@@ -52,8 +53,8 @@ pub fn errors_page(tree: &Tree) -> Vec<Finding> {
 /// `docs/configuration.md` has a row for every key that the configuration takes.
 pub fn configuration(tree: &Tree) -> Vec<Finding> {
     let page = tree.text(CONFIGURATION_PAGE).unwrap_or_default();
-    let keys = keys_of(tree.text(CONFIGURATION).unwrap_or_default());
-    let missing = keys.into_iter().filter(|key| !page.contains(&format!("\n| `{key}` |")));
+    let sources = CONFIGURATION.iter().filter_map(|file| tree.text(file));
+    let missing = sources.flat_map(keys_of).filter(|key| !page.contains(&format!("\n| `{key}` |")));
     missing.map(|key| Finding::new(CONFIGURATION_PAGE, format!("has no row for `{key}`"))).collect()
 }
 
@@ -131,7 +132,7 @@ mod tests {
                       impl Config {\n    pub fn parse(text: &str) -> Self {}\n}\n";
         assert_eq!(keys_of(source), ["api", "lease"]);
         let page = "\n| `api` | x |\n| `leases` | y |\n";
-        let tree = Tree::of(&[(CONFIGURATION, source), (CONFIGURATION_PAGE, page)]);
+        let tree = Tree::of(&[(CONFIGURATION[0], source), (CONFIGURATION_PAGE, page)]);
         assert_eq!(configuration(&tree).len(), 1);
     }
 

@@ -36,6 +36,7 @@ mod rust_worker;
 mod sessions;
 mod starts;
 mod stops;
+mod tls;
 mod waits;
 mod watches;
 mod which_api;

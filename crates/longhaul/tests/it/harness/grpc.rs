@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use hyper::http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
 use prost::Message;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+use super::tls::Dial;
 use super::view::Failure;
 
 /// A connection that says `authority` with each call.
@@ -27,6 +29,21 @@ impl Connection {
             .origin(format!("http://{authority}").parse().unwrap())
             .tcp_nodelay(true);
         Self { channel: endpoint.connect_lazy() }
+    }
+
+    /// The same over TLS.
+    pub fn over_tls(address: SocketAddr, authority: &str, dial: Dial) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .unwrap()
+            .origin(format!("https://{authority}").parse().unwrap());
+        let connector = tower::service_fn(move |_| {
+            let dial = dial.clone();
+            async move {
+                let stream = dial.connect(address).await.map_err(std::io::Error::other)?;
+                Ok::<_, std::io::Error>(TokioIo::new(stream))
+            }
+        });
+        Self { channel: endpoint.connect_with_connector_lazy(connector) }
     }
 
     /// Calls one method.

@@ -15,6 +15,7 @@ pub mod proxy;
 pub mod samples;
 pub mod server;
 pub mod session;
+pub mod tls;
 pub mod view;
 pub mod worker;
 
