@@ -85,7 +85,9 @@ pub(crate) fn queued(start: Start, now: Timestamp) -> Operation {
 /// The whole of an operation's life after its start: the next value, or why there is none.
 pub fn apply(operation: &Operation, command: Command, now: Timestamp) -> Result<Applied, Refusal> {
     match command {
-        Command::Claim { worker, lease } => claim(operation, worker, lease, now),
+        Command::Claim { worker, claim_id, lease } => {
+            claim(operation, worker, claim_id, lease, now)
+        }
         Command::Renew { epoch, lease, changes } => renew(operation, epoch, lease, changes, now),
         Command::PassGate { epoch, lease, changes } => {
             pass_gate(operation, epoch, lease, changes, now)
@@ -109,6 +111,7 @@ pub fn apply(operation: &Operation, command: Command, now: Timestamp) -> Result<
 fn claim(
     operation: &Operation,
     worker: Arc<str>,
+    claim_id: Arc<str>,
     lease: Duration,
     now: Timestamp,
 ) -> Result<Applied, Refusal> {
@@ -123,7 +126,8 @@ fn claim(
         return Err(Refusal::NotClaimable);
     }
     let mut next = Next::from(operation, now);
-    let lease = Lease { worker: worker.clone(), claimed_at: now, expires_at: now + lease };
+    let expires_at = now + lease;
+    let lease = Lease { worker: worker.clone(), claim_id, claimed_at: now, expires_at };
     next.operation.epoch += 1;
     let cleanup = match &mut next.operation.state {
         State::Queued { .. } => {
@@ -273,10 +277,10 @@ fn cancel(
     }
     let mut next = Next::from(operation, now);
     if let Some(first) = &mut next.operation.cancel {
-        let newly_asked = by_client && !first.client_asked;
         first.client_asked |= by_client;
         next.event(repeated);
-        return Ok(if newly_asked { next.changed() } else { next.revert_to(operation) });
+        // A change only because the history keeps who asked; what clients read stays as it is.
+        return Ok(next.noted());
     }
     next.stop(cause, actor, reason);
     Ok(next.changed())

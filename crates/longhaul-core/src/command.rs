@@ -40,6 +40,8 @@ pub enum Command {
     Claim {
         /// Who, as the worker calls itself.
         worker: Arc<str>,
+        /// What the worker calls this claim; empty for none.
+        claim_id: Arc<str>,
         /// How long the worker may be silent.
         lease: Duration,
     },
@@ -233,7 +235,7 @@ pub enum EventKind {
         /// What they said.
         reason: Arc<str>,
     },
-    /// A cancel came after another, or after the end; nothing changed.
+    /// A cancel came after another, or after the end; it is noted, and changes nothing else.
     CancelRepeated {
         /// Who.
         actor: Arc<str>,
@@ -337,6 +339,8 @@ pub enum Refusal {
     NotDone,
     /// Nothing is due.
     NotDue,
+    /// It would have more bytes than one answer can carry to a worker.
+    TooLarge,
     /// The operation named as parent does not exist, or clients cannot see it.
     ParentNotFound,
     /// The operation named as parent was asked to stop.
@@ -402,6 +406,12 @@ impl Refusal {
                 Reason::OperationNotDone,
                 format!(
                     "operation \"{name}\" is still running; cancel it or wait before deleting it"
+                ),
+            ),
+            Self::TooLarge => (
+                Reason::BodyTooLarge,
+                format!(
+                    "with this, operation \"{name}\" would have more bytes than limits.claim_bytes_max lets one answer carry to a worker; keep large data elsewhere and refer to it"
                 ),
             ),
             Self::ParentNotFound => (

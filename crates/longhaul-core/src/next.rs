@@ -34,8 +34,12 @@ impl Next {
         Applied { operation: self.operation, events: self.events, forget: false }
     }
 
-    pub(crate) fn revert_to(self, operation: &Operation) -> Applied {
-        unchanged(operation, self.events)
+    /// Changed for the history alone: nobody is to think that the operation has moved.
+    pub(crate) fn noted(self) -> Applied {
+        let update_time = self.operation.update_time;
+        let mut applied = self.changed();
+        applied.operation.update_time = update_time;
+        applied
     }
 
     /// Gives the main work to whoever holds `lease`; a stop already asked for stays asked for.

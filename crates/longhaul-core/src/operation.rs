@@ -15,6 +15,9 @@ use crate::time::Timestamp;
 /// 0 before the first claim.
 pub type Epoch = u64;
 
+/// Room for what does not vary much when an operation is told: times, numbers, lengths, the response's type.
+const TOLD_BYTES_BESIDE: usize = 2048;
+
 /// A message of a known type, in protobuf's binary form; never decoded in this room.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Payload {
@@ -49,6 +52,8 @@ pub enum Outcome {
 pub struct Lease {
     /// Who claimed it, as the worker calls itself.
     pub worker: Arc<str>,
+    /// What the worker called the claim, so that a repeat of it finds this lease; empty for none.
+    pub claim_id: Arc<str>,
     /// When it was claimed.
     pub claimed_at: Timestamp,
     /// Until when reports are expected. Only a committed sweep ends a lease: a late report that comes
@@ -367,6 +372,22 @@ impl Operation {
     #[must_use]
     pub fn cancel_requested(&self) -> bool {
         self.cancel.as_ref().is_some_and(|cancel| cancel.client_asked)
+    }
+
+    /// Bytes that it takes to tell a worker everything about it; never less than they really are.
+    #[must_use]
+    pub fn bytes_told(&self) -> usize {
+        let texts = [&self.api, &self.method, &self.queue, &self.parent, &self.target];
+        // Some are told twice: by themselves and in the metadata.
+        let texts = texts.iter().map(|text| text.len()).sum::<usize>() + self.name.as_str().len();
+        let payloads = [&self.request, &self.metadata];
+        let payloads = payloads.iter().map(|it| it.type_name.len() + it.value.len()).sum::<usize>();
+        let progress = self.progress.as_ref().map_or(0, |progress| progress.message.len());
+        let cancel = self.cancel.as_ref().map_or(0, |it| it.actor.len() + it.reason.len());
+        let checkpoint = self.checkpoint.as_ref().map_or(0, |bytes| bytes.len());
+        let external_ref = self.external_ref.as_ref().map_or(0, |text| text.len());
+        let words = self.traceparent.len() + external_ref + cancel + 2 * texts;
+        TOLD_BYTES_BESIDE + payloads + progress + checkpoint + words
     }
 
     /// The lease in force, if a worker has it.

@@ -136,6 +136,9 @@ pub enum Durability {
 pub struct Limits {
     /// Bytes of one request body. 4 MiB is what gRPC clients expect of a server.
     pub body_bytes_max: usize,
+    /// Bytes of the operations in one answer to a claim; further ones wait for the next. 4 MiB is what gRPC
+    /// clients read. No operation is let grow beyond, for it could never be given to a worker.
+    pub claim_bytes_max: usize,
     /// Bytes of the headers of one request. Google's front ends take about as much.
     pub header_bytes_max: u32,
     /// Open connections. Each takes about 20 KiB.
@@ -165,6 +168,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 4 << 20,
+            claim_bytes_max: 4 << 20,
             header_bytes_max: 64 << 10,
             connections_max: 10_000,
             streams_per_connection_max: 1_024,

@@ -32,7 +32,6 @@ use longhaul_core::{Error, Reason};
 use longhaul_store::{Store, embedded, memory};
 use longhaul_wire::api::Api;
 use longhaul_wire::apis::Apis;
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +47,7 @@ use crate::operators::Operators;
 use crate::reflection::Reflection;
 use crate::sweeper::Sweeper;
 use crate::watch::Watch;
-use crate::workers::{Replays, Workers};
+use crate::workers::{Turns, Workers};
 
 /// Everything one running server is made of.
 pub struct Server {
@@ -127,7 +126,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
             limits: config.limits.clone(),
             config: config.workers.clone(),
             draining: draining.clone(),
-            replays: Arc::new(Mutex::new(Replays::default())),
+            turns: Arc::new(Turns::default()),
         }),
         health: GrpcHealth::new(service_names(&apis)).await,
         reflection: Reflection::new(&apis)?,

@@ -85,8 +85,12 @@ impl Operations {
             policy: method.policy.clone(),
         };
         let key = Key::of_start(&start);
+        let bytes_max = self.limits.claim_bytes_max;
         let decide = Arc::new(move |existing: Option<&Operation>| {
-            longhaul_core::start(existing, start.clone(), now)
+            let applied = longhaul_core::start(existing, start.clone(), now)?;
+            let new = existing.is_none_or(|it| it.revision != applied.operation.revision);
+            let too_large = new && applied.operation.bytes_told() > bytes_max;
+            if too_large { Err(Refusal::TooLarge) } else { Ok(applied) }
         });
         let applied = self
             .store

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _};
 use longhaul_core::{Applied, Epoch, Error, OperationName, Reason, Timestamp};
-use longhaul_store::ClaimFilter;
 use longhaul_wire::v1;
 use longhaul_wire::v1::desired_state::Action;
 use prost::Message as _;
@@ -22,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::claimer::{Claimer, Taken, give_back};
 use crate::watch::Subscription;
-use crate::workers::Workers;
+use crate::workers::{Claimant, Workers};
 
 /// Requests of one session as they arrive; an error ends it.
 pub(crate) type Requests = Pin<Box<dyn Stream<Item = Result<v1::SessionRequest, Error>> + Send>>;
@@ -137,13 +136,12 @@ impl Session {
         let (send_taken, taken) = mpsc::channel(1);
         let claimer = Claimer {
             workers: workers.clone(),
-            worker: crate::workers::worker_name(&open.worker)?,
-            filter: ClaimFilter {
-                api: None,
-                methods: open.methods.iter().map(|method| method.as_str().into()).collect(),
-                queues: open.queues.iter().map(|queue| queue.as_str().into()).collect(),
+            claimant: Claimant {
+                worker: crate::workers::worker_name(&open.worker)?,
+                claim_id: Arc::default(),
+                filter: crate::workers::filter(&open.methods, &open.queues)?,
+                lease,
             },
-            lease,
             allowed: allowed_now,
             taken: send_taken,
         };

@@ -1,40 +1,38 @@
-//! The workers' side: claim and report.
+//! The workers' side: claim, which is `claims.rs`, and report.
 //!
 //! Level-triggered throughout: whatever woke a hanging call, its answer is read from the rows.
 
-use std::collections::HashMap;
+mod claims;
+mod words;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use longhaul_core::{
     Applied, Changes, Command, Desired, Effects, Epoch, Error, Finish, Operation, OperationName,
-    Progress, Reason, Refusal, Status, Timestamp, apply,
+    Progress, Reason, Refusal, Timestamp, apply,
 };
-use longhaul_store::{ClaimFilter, Due, Key, OWN_API, Priority, Store};
+use longhaul_store::{Key, OWN_API, Priority, Store};
 use longhaul_wire::apis::Apis;
 use longhaul_wire::convert;
 use longhaul_wire::v1;
-use parking_lot::Mutex;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::call::{Call, not_found, overloaded};
+pub use self::claims::Turns;
+pub(crate) use self::claims::{Claimant, filter};
+pub(crate) use self::words::{cause_number, effects_number};
+use self::words::{desired_state, effects, failed, news};
+use crate::call::{Call, not_found};
 use crate::clock::Clock;
 use crate::config;
 use crate::operations::span;
 use crate::sweeper::jitter;
 use crate::watch::Watch;
 
-/// How often a hanging claim looks by itself. Costs nothing when nothing waits, and bounds what a lost
-/// wake-up can cost.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest name a worker may give itself, in bytes; it is kept with every lease.
 const WORKER_BYTES_MAX: usize = 256;
-/// Longest `claim_id`, in bytes.
-const CLAIM_ID_BYTES_MAX: usize = 128;
-/// Claims remembered for replay; the oldest are forgotten first, and their leases then simply run out.
-const REPLAYS_MAX: usize = 10_000;
 
 /// What the workers' side works with.
 pub struct Workers {
@@ -52,33 +50,13 @@ pub struct Workers {
     pub config: config::Workers,
     /// Fires when the server begins to stop.
     pub draining: CancellationToken,
-    /// What recent claims were given, so that a lost answer can be given again.
-    pub replays: Arc<Mutex<Replays>>,
-}
-
-/// Recent claims by worker and `claim_id`.
-#[derive(Debug, Default)]
-pub struct Replays {
-    given: HashMap<(String, String), Vec<(OperationName, Epoch)>>,
-    order: std::collections::VecDeque<(String, String)>,
-}
-
-impl Replays {
-    fn remember(&mut self, key: (String, String), given: Vec<(OperationName, Epoch)>) {
-        if self.given.insert(key.clone(), given).is_none() {
-            self.order.push_back(key);
-        }
-        while self.order.len() > REPLAYS_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.given.remove(&oldest);
-            }
-        }
-    }
+    /// Claims with an id that are being made now.
+    pub turns: Arc<Turns>,
 }
 
 impl Workers {
     /// Answers a call of `longhaul.v1.Workers`.
-    pub async fn answer(&self, call: Call) -> Result<Bytes, Error> {
+    pub async fn answer(self: &Arc<Self>, call: Call) -> Result<Bytes, Error> {
         match &*call.method.full_name {
             "longhaul.v1.Workers.Claim" => {
                 let request = v1::ClaimRequest::decode(&*call.message).map_err(undecodable)?;
@@ -92,130 +70,6 @@ impl Workers {
                 Reason::MethodNotFound,
                 format!("this server does not have the method {other}"),
             )),
-        }
-    }
-
-    async fn claim(&self, request: v1::ClaimRequest) -> Result<v1::ClaimResponse, Error> {
-        let worker = worker_name(&request.worker)?;
-        if request.claim_id.len() > CLAIM_ID_BYTES_MAX {
-            return Err(invalid(
-                "claim_id",
-                format!(
-                    "has {} bytes; at most {CLAIM_ID_BYTES_MAX} are allowed",
-                    request.claim_id.len()
-                ),
-            ));
-        }
-        let max = self.batch("max", i64::from(request.max))?.max(1);
-        let lease = self.lease(request.lease.as_ref())?;
-        let until = self.clock.now() + self.hang("wait", request.wait.as_ref())?;
-        let replay = (!request.claim_id.is_empty())
-            .then(|| (request.worker.clone(), request.claim_id.clone()));
-        if let Some(again) =
-            replay.as_ref().and_then(|key| self.replays.lock().given.get(key).cloned())
-        {
-            return self.claimed_before(again).await;
-        }
-        let filter = ClaimFilter {
-            api: None,
-            methods: request.methods.into_iter().map(Into::into).collect(),
-            queues: request.queues.into_iter().map(Into::into).collect(),
-        };
-        let _place = self
-            .watch
-            .hold(self.limits.held_calls_max)
-            .ok_or_else(|| overloaded("too many calls are held open; claim again shortly"))?;
-        loop {
-            let claims = self.watch.claims(filter.clone());
-            let taken = self.take(&filter, max, &worker, lease, replay.clone()).await?;
-            let left = until.since(self.clock.now());
-            if !taken.is_empty() || left.is_zero() || self.draining.is_cancelled() {
-                let assignments = taken.iter().map(|one| self.assignment(&one.operation)).collect();
-                return Ok(v1::ClaimResponse { assignments });
-            }
-            tokio::select! {
-                () = claims.claimable() => {}
-                () = self.clock.sleep(left.min(LOOK_EVERY)) => {}
-                () = self.draining.cancelled() => {}
-            }
-        }
-    }
-
-    /// Claims and remembers, even if the caller is gone by then: a repeat finds what was taken for it.
-    pub(crate) async fn take(
-        &self,
-        filter: &ClaimFilter,
-        max: usize,
-        worker: &Arc<str>,
-        lease: Duration,
-        replay: Option<(String, String)>,
-    ) -> Result<Vec<Applied>, Error> {
-        let now = self.clock.now();
-        let worker = worker.clone();
-        let decide = Arc::new(move |operation: Option<&Operation>| {
-            let operation = operation.ok_or(Refusal::NotFound)?;
-            apply(operation, Command::Claim { worker: worker.clone(), lease }, now)
-        });
-        let (store, replays) = (self.store.clone(), self.replays.clone());
-        let due = Due::Claim { filter: filter.clone(), now };
-        let claiming = async move {
-            let taken = store.update_due(due, max, decide).await?;
-            if let Some(key) = replay.filter(|_| !taken.is_empty()) {
-                let given = taken.iter().map(|one| &one.operation);
-                let given = given.map(|one| (one.name.clone(), one.epoch)).collect();
-                replays.lock().remember(key, given);
-            }
-            Ok(taken)
-        };
-        match tokio::spawn(claiming).await {
-            Ok(taken) => taken,
-            Err(error) => {
-                Err(Error::new(Reason::Internal, "the claim did not end").caused_by(error))
-            }
-        }
-    }
-
-    async fn claimed_before(
-        &self,
-        given: Vec<(OperationName, Epoch)>,
-    ) -> Result<v1::ClaimResponse, Error> {
-        let mut assignments = Vec::new();
-        for (name, epoch) in given {
-            if let Some(operation) = self.store.get(&name).await?
-                && operation.epoch == epoch
-                && operation.lease().is_some()
-            {
-                assignments.push(self.assignment(&operation));
-            }
-        }
-        Ok(v1::ClaimResponse { assignments })
-    }
-
-    pub(crate) fn assignment(&self, operation: &Operation) -> v1::Assignment {
-        let api = self.apis.get(&operation.api);
-        let metadata = api.and_then(|api| convert::metadata(operation, api));
-        let response_type = api
-            .and_then(|api| api.method(&operation.method)?.start())
-            .map_or(String::new(), |start| start.response_type.full_name().to_owned());
-        v1::Assignment {
-            operation: operation.name.to_string(),
-            epoch: operation.epoch,
-            api: operation.api.to_string(),
-            method: operation.method.to_string(),
-            queue: operation.queue.to_string(),
-            parent: operation.parent.to_string(),
-            target: operation.target.to_string(),
-            request: Some(convert::any(&operation.request)),
-            metadata: metadata.as_ref().map(convert::any),
-            response_type,
-            attempt: operation.attempt,
-            cleanup: matches!(operation.state, longhaul_core::State::CleaningUp { .. }),
-            checkpoint: operation.checkpoint.as_deref().unwrap_or_default().to_vec(),
-            external_ref: operation.external_ref.as_deref().unwrap_or_default().to_owned(),
-            traceparent: operation.traceparent.to_string(),
-            lease_expire_time: operation.lease().map(|lease| convert::moment(lease.expires_at)),
-            deadline: operation.deadline.map(convert::moment),
-            desired: Some(desired_state(&operation.desired(operation.epoch))),
         }
     }
 
@@ -293,8 +147,17 @@ impl Workers {
         let current = current.ok_or_else(|| not_found(&name))?;
         let command = self.command(item, &current)?;
         let now = self.clock.now();
+        let bytes_max = self.limits.claim_bytes_max;
         let decide = Arc::new(move |operation: Option<&Operation>| {
-            apply(operation.ok_or(Refusal::NotFound)?, command.clone(), now)
+            let before = operation.ok_or(Refusal::NotFound)?;
+            let applied = apply(before, command.clone(), now)?;
+            let bytes = applied.operation.bytes_told();
+            // What a later attempt could not be told must not be kept; what ends is told to nobody.
+            let too_large = bytes > bytes_max && bytes > before.bytes_told();
+            if too_large && applied.operation.outcome().is_none() {
+                return Err(Refusal::TooLarge);
+            }
+            Ok(applied)
         });
         self.store
             .update(Key::Name(name.clone()), Priority::Normal, decide)
@@ -473,93 +336,6 @@ impl Workers {
             Ok(count) if count <= max => Ok(count),
             _ => Err(invalid(field, format!("is {count}; between 0 and {max} are allowed"))),
         }
-    }
-}
-
-/// Whether some result asks for something that its worker has not yet said it heard.
-fn news(results: &[v1::ReportResult], heard: &[bool]) -> bool {
-    results.iter().zip(heard).any(|(result, heard)| {
-        let action = result.desired.as_ref().map_or(0, |desired| desired.action);
-        let expected = if *heard {
-            v1::desired_state::Action::Cancel
-        } else {
-            v1::desired_state::Action::Continue
-        };
-        result.error.is_some() || action != expected as i32
-    })
-}
-
-/// A cause as the wire numbers it.
-pub(crate) fn cause_number(cause: longhaul_core::Cause) -> i32 {
-    let reason = match cause {
-        longhaul_core::Cause::Client => v1::desired_state::Reason::ClientCancel,
-        longhaul_core::Cause::Deadline => v1::desired_state::Reason::Deadline,
-        longhaul_core::Cause::Superseded => v1::desired_state::Reason::Superseded,
-    };
-    reason as i32
-}
-
-/// Effects as the wire numbers them.
-pub(crate) fn effects_number(effects: Effects) -> i32 {
-    let effects = match effects {
-        Effects::NotStarted => v1::Effects::NotStarted,
-        Effects::None => v1::Effects::None,
-        Effects::Undone => v1::Effects::Undone,
-        Effects::Partial => v1::Effects::Partial,
-        Effects::Unknown => v1::Effects::Unknown,
-    };
-    effects as i32
-}
-
-fn desired_state(desired: &Desired) -> v1::DesiredState {
-    use longhaul_core::StopReason;
-    use v1::desired_state::{Action, Reason};
-    match desired {
-        Desired::Continue => {
-            v1::DesiredState { action: Action::Continue as i32, ..Default::default() }
-        }
-        Desired::Cancel(cancel) => v1::DesiredState {
-            action: Action::Cancel as i32,
-            reason: cause_number(cancel.cause),
-            actor: cancel.actor.to_string(),
-            message: cancel.reason.to_string(),
-            deadline: Some(convert::moment(cancel.deadline)),
-            request_time: Some(convert::moment(cancel.at)),
-        },
-        Desired::Stop(stop) => {
-            let reason = match stop {
-                StopReason::LeaseLost => Reason::LeaseLost,
-                StopReason::Done => Reason::Done,
-                StopReason::Deleted => Reason::Deleted,
-            };
-            v1::DesiredState {
-                action: Action::Stop as i32,
-                reason: reason as i32,
-                ..Default::default()
-            }
-        }
-    }
-}
-
-fn failed(failure: v1::Failure) -> Result<Finish, Error> {
-    let code = longhaul_core::Code::from_number(failure.code).ok_or_else(|| {
-        invalid("failure.code", format!("is {}; codes go from 1 to 16", failure.code))
-    })?;
-    let details = failure.details.into_iter().map(convert::payload).collect();
-    let status = Status { code, message: failure.message, details };
-    let effects = effects(failure.effects)?;
-    Ok(Finish::Failed { status, retryable: failure.retryable, effects })
-}
-
-fn effects(number: i32) -> Result<Option<Effects>, Error> {
-    match v1::Effects::try_from(number) {
-        Ok(v1::Effects::Unspecified) => Ok(None),
-        Ok(v1::Effects::NotStarted) => Ok(Some(Effects::NotStarted)),
-        Ok(v1::Effects::None) => Ok(Some(Effects::None)),
-        Ok(v1::Effects::Undone) => Ok(Some(Effects::Undone)),
-        Ok(v1::Effects::Partial) => Ok(Some(Effects::Partial)),
-        Ok(v1::Effects::Unknown) => Ok(Some(Effects::Unknown)),
-        Err(_) => Err(invalid("effects", format!("is {number}, which is no value of Effects"))),
     }
 }
 

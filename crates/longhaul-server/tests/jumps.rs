@@ -77,7 +77,7 @@ async fn running(clock: &Arc<Still>) -> (Arc<dyn Store>, OperationName, Sweeper)
     let starting = Arc::new(move |found: Option<&Operation>| start(found, facts.clone(), now));
     update(&store, key, starting).await;
     let claiming = Arc::new(move |found: Option<&Operation>| {
-        let claim = Command::Claim { worker: "w".into(), lease: LEASE };
+        let claim = Command::Claim { worker: "w".into(), claim_id: "".into(), lease: LEASE };
         apply(found.ok_or(Refusal::NotFound)?, claim, now)
     });
     update(&store, Key::Name(name.clone()), claiming).await;

@@ -135,6 +135,8 @@ pub enum Due {
         filter: ClaimFilter,
         /// The moment of the claim.
         now: Timestamp,
+        /// No more than fit into so many bytes, by [`Operation::bytes_told`]; the first one always.
+        bytes_max: usize,
     },
     /// Those whose [`Operation::due_at`] has come, the most overdue first. May use the queue's reserve,
     /// for accepted cancels must end in time.
@@ -142,6 +144,16 @@ pub enum Due {
         /// The moment of the sweep.
         now: Timestamp,
     },
+}
+
+impl Due {
+    /// Bytes of operations that are enough for one update.
+    pub(crate) const fn bytes_max(&self) -> usize {
+        match self {
+            Self::Claim { bytes_max, .. } => *bytes_max,
+            Self::Timer { .. } => usize::MAX,
+        }
+    }
 }
 
 /// Why an update did not happen.
@@ -286,6 +298,10 @@ pub trait Store: Send + Sync {
 
     /// The operation of this name, deleted or not. Answers from memory where it can.
     async fn get(&self, name: &OperationName) -> Result<Option<Arc<Operation>>, Error>;
+
+    /// The operations whose lease in force was claimed by `worker` under this id, which is not empty; in any
+    /// order. Asked at every claim that has an id, so it must be cheap when there is none.
+    async fn claimed(&self, worker: &str, claim_id: &str) -> Result<Vec<Arc<Operation>>, Error>;
 
     /// A page of operations that are not deleted, newest first by `(create_time, uid)`.
     ///

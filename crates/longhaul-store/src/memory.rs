@@ -18,6 +18,9 @@ use crate::{
 /// Who started what under which key: API, parent, value.
 type RequestKey = (Arc<str>, Arc<str>, Arc<str>);
 
+/// Worker and claim id.
+type ClaimKey = (Arc<str>, Arc<str>);
+
 /// Operations in memory. Open it with [`Memory::new`].
 pub struct Memory {
     kept: Mutex<Kept>,
@@ -36,6 +39,8 @@ struct Kept {
     timers: BTreeSet<(Timestamp, OperationName)>,
     /// By parent, then by age.
     children: BTreeSet<(OperationName, Cursor, OperationName)>,
+    /// By the claim that holds them.
+    claimed: HashMap<ClaimKey, BTreeSet<OperationName>>,
     /// By age.
     listed: BTreeMap<(Cursor, OperationName), ()>,
     closed: bool,
@@ -153,6 +158,9 @@ impl Kept {
         if let Some(parent) = &operation.parent_operation {
             self.children.insert((parent.clone(), cursor, name.clone()));
         }
+        if let Some(key) = claim_key(operation) {
+            self.claimed.entry(key).or_default().insert(name.clone());
+        }
         if operation.deleted.is_none() {
             self.listed.insert((cursor, name.clone()), ());
         }
@@ -169,13 +177,23 @@ impl Kept {
         if let Some(parent) = &operation.parent_operation {
             self.children.remove(&(parent.clone(), cursor, name.clone()));
         }
+        if let Some(key) = claim_key(operation) {
+            let held = self.claimed.get_mut(&key);
+            let left = held.is_some_and(|held| {
+                held.remove(name);
+                !held.is_empty()
+            });
+            if !left {
+                self.claimed.remove(&key);
+            }
+        }
         self.listed.remove(&(cursor, name.clone()));
     }
 
     fn due(&self, due: &Due, limit: usize, skip: &BTreeSet<OperationName>) -> Vec<OperationName> {
         let wanted = |name: &&OperationName| !skip.contains(*name);
         match due {
-            Due::Claim { filter, now } => self
+            Due::Claim { filter, now, .. } => self
                 .claimable
                 .iter()
                 .take_while(|(from, _, _)| from <= now)
@@ -212,6 +230,12 @@ fn request_key(operation: &Operation) -> Option<RequestKey> {
         .map(|id| (operation.api.clone(), operation.parent.clone(), id.value.clone()))
 }
 
+/// The claim that holds an operation, if that has an id.
+fn claim_key(operation: &Operation) -> Option<ClaimKey> {
+    let lease = operation.lease().filter(|lease| !lease.claim_id.is_empty())?;
+    Some((lease.worker.clone(), lease.claim_id.clone()))
+}
+
 /// What a closed store says.
 pub(crate) fn closed() -> Error {
     Error::new(Reason::ShuttingDown, "the server is stopping; repeat the call")
@@ -241,17 +265,22 @@ impl Store for Memory {
         let mut kept = self.kept.lock();
         kept.check_open()?;
         let mut done = Vec::new();
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut bytes) = (BTreeSet::new(), 0);
         while done.len() < limit {
             let names = kept.due(&due, limit - done.len(), &seen);
             if names.is_empty() {
                 break;
             }
             for name in names {
+                let more = kept.operations[&name].bytes_told();
+                if !done.is_empty() && bytes + more > due.bytes_max() {
+                    return Ok(done);
+                }
                 seen.insert(name.clone());
                 if let Ok(applied) = kept.decide(&Key::Name(name), &decide) {
                     self.publish(&applied);
                     done.push(applied);
+                    bytes += more;
                 }
             }
         }
@@ -260,6 +289,12 @@ impl Store for Memory {
 
     async fn get(&self, name: &OperationName) -> Result<Option<Arc<Operation>>, Error> {
         Ok(self.kept.lock().operations.get(name).cloned())
+    }
+
+    async fn claimed(&self, worker: &str, claim_id: &str) -> Result<Vec<Arc<Operation>>, Error> {
+        let kept = self.kept.lock();
+        let held = kept.claimed.get(&(worker.into(), claim_id.into()));
+        Ok(held.into_iter().flatten().map(|name| kept.operations[name].clone()).collect())
     }
 
     async fn list(&self, query: ListQuery) -> Result<Vec<(Cursor, Arc<Operation>)>, Error> {

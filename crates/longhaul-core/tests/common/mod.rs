@@ -102,7 +102,7 @@ pub fn stopped(effects: Effects) -> Finish {
 }
 
 pub fn claim() -> Command {
-    Command::Claim { worker: "worker-1".into(), lease: LEASE }
+    Command::Claim { worker: "worker-1".into(), claim_id: "".into(), lease: LEASE }
 }
 
 pub fn renew(epoch: Epoch) -> Command {

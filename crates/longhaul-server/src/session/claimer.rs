@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul_core::{Applied, Changes, Command, Error, Operation, Refusal, apply};
-use longhaul_store::{ClaimFilter, Key, Priority};
+use longhaul_store::{Key, Priority};
 use tokio::sync::{mpsc, watch};
 
-use crate::workers::Workers;
+use crate::workers::{Claimant, Workers};
 
 /// How often a session with free slots looks for work by itself, should a wake-up be lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -21,9 +21,7 @@ pub(super) type Taken = Result<Vec<Applied>, Error>;
 /// Takes work for one session whenever it has free slots.
 pub(super) struct Claimer {
     pub(super) workers: Arc<Workers>,
-    pub(super) worker: Arc<str>,
-    pub(super) filter: ClaimFilter,
-    pub(super) lease: Duration,
+    pub(super) claimant: Claimant,
     /// How many operations may be taken in the whole life of the session, as far as it is known. A sum
     /// rather than a number of free slots: what was taken and has not arrived yet is counted once.
     pub(super) allowed: watch::Receiver<usize>,
@@ -35,12 +33,11 @@ impl Claimer {
     pub(super) async fn run(mut self) {
         let mut taken_so_far = 0_usize;
         loop {
-            let claims = self.workers.watch.claims(self.filter.clone());
+            let claims = self.workers.watch.claims(self.claimant.filter.clone());
             let free = self.allowed.borrow_and_update().saturating_sub(taken_so_far);
             if free > 0 {
                 let max = free.min(self.workers.config.batch_max);
-                let taken =
-                    self.workers.take(&self.filter, max, &self.worker, self.lease, None).await;
+                let taken = self.workers.take(&self.claimant, max).await;
                 let found = taken.as_ref().map_or(0, Vec::len);
                 taken_so_far += found;
                 if (found > 0 || taken.is_err())

@@ -12,7 +12,7 @@ use std::fmt;
 
 pub(crate) use event::{decode_events, encode_events};
 pub(crate) use parts::empty;
-pub(crate) use record::{Columns, decode_link, decode_operation, encode_operation};
+pub(crate) use record::{Columns, decode_claim, decode_link, decode_operation, encode_operation};
 
 /// The version byte that this program writes; it reads all up to [`CHILD_VERSION`].
 pub(crate) const CODEC_VERSION: u8 = 1;

@@ -109,6 +109,15 @@ pub(super) struct LeasePart<'b> {
     claimed_at: i64,
     #[n(2)]
     expires_at: i64,
+    #[b(3)]
+    claim_id: Option<&'b str>,
+}
+
+impl<'b> LeasePart<'b> {
+    /// Worker and claim id, if that has one.
+    pub(super) fn claim(self) -> Option<(&'b str, &'b str)> {
+        Some((self.worker, self.claim_id?))
+    }
 }
 
 impl<'b> From<&'b Lease> for LeasePart<'b> {
@@ -117,6 +126,7 @@ impl<'b> From<&'b Lease> for LeasePart<'b> {
             worker: &lease.worker,
             claimed_at: lease.claimed_at.as_micros(),
             expires_at: lease.expires_at.as_micros(),
+            claim_id: text(&lease.claim_id),
         }
     }
 }
@@ -127,6 +137,7 @@ impl From<LeasePart<'_>> for Lease {
             worker: part.worker.into(),
             claimed_at: Timestamp::from_micros(part.claimed_at),
             expires_at: Timestamp::from_micros(part.expires_at),
+            claim_id: shared(part.claim_id),
         }
     }
 }

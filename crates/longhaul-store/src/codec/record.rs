@@ -248,6 +248,27 @@ pub(crate) fn decode_link(bytes: &[u8]) -> Result<Option<(OperationName, bool)>,
     Ok(name(record.parent_operation)?.map(|parent| (parent, would_follow)))
 }
 
+/// The part of a record that says who holds the operation.
+#[derive(Decode)]
+#[cbor(map)]
+struct Holding<'b> {
+    #[b(3)]
+    state: HoldingState<'b>,
+}
+
+#[derive(Decode)]
+#[cbor(map)]
+struct HoldingState<'b> {
+    #[b(2)]
+    lease: Option<LeasePart<'b>>,
+}
+
+/// Worker and claim id of the lease in a record, where it has both.
+pub(crate) fn decode_claim(bytes: &[u8]) -> Result<Option<(&str, &str)>, Unreadable> {
+    let record: Holding<'_> = minicbor::decode(body(bytes)?).map_err(Unreadable::new)?;
+    Ok(record.state.lease.and_then(LeasePart::claim))
+}
+
 impl<'b> From<&'b State> for StatePart<'b> {
     fn from(state: &'b State) -> Self {
         match state {

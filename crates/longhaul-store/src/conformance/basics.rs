@@ -92,7 +92,8 @@ fn full(mut applied: Applied, state: State) -> Applied {
 }
 
 fn every_state() -> Vec<State> {
-    let lease = Lease { worker: "w".into(), claimed_at: at(1), expires_at: at(31) };
+    let lease =
+        Lease { worker: "w".into(), claim_id: "c".into(), claimed_at: at(1), expires_at: at(31) };
     let details = vec![payload("google.rpc.ErrorInfo", 10), payload("google.rpc.Help", 0)];
     let status = Status { code: Code::DataLoss, message: "oh".into(), details };
     vec![

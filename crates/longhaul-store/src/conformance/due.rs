@@ -7,7 +7,9 @@ use std::time::Duration;
 use longhaul_core::{Applied, Changes, Code, Command, Finish, Refusal, Status};
 
 use super::Open;
-use super::world::{API, OTHER_API, World, a_start, at, ids, name};
+use super::world::{
+    API, OTHER_API, World, a_claim, a_start, a_success, at, command_of, ids, name, payload,
+};
 use crate::{ClaimFilter, ClaimHint, Decide, Due};
 
 pub(crate) async fn the_longest_claimable_is_claimed_first(open: &Open) {
@@ -105,9 +107,9 @@ pub(crate) async fn refused_ones_are_skipped(open: &Open) {
         if operation.name.id().ends_with(['0', '2', '4']) {
             return Err(Refusal::NotClaimable);
         }
-        super::world::command_of(super::world::a_claim(), at(9))(Some(operation))
+        command_of(a_claim(), at(9))(Some(operation))
     });
-    let due = Due::Claim { filter: ClaimFilter::default(), now: at(9) };
+    let due = Due::Claim { filter: ClaimFilter::default(), now: at(9), bytes_max: usize::MAX };
     let applied = world.store.update_due(due, 2, odd).await.unwrap();
     let taken: Vec<_> = applied.iter().map(|applied| applied.operation.name.clone()).collect();
     assert_eq!(taken, [name("o1"), name("o3")]);
@@ -180,4 +182,57 @@ pub(crate) async fn hints_tell_what_became_claimable(open: &Open) {
     world.apply("a", failed(epoch), at(4)).await.unwrap();
     let last = world.notes.hints.lock().last().cloned().unwrap();
     assert!(last.from > at(4) && last.from <= at(4) + Duration::from_secs(2));
+}
+
+pub(crate) async fn a_claim_takes_no_more_bytes_than_it_may(open: &Open) {
+    let world = World::new(open);
+    for (index, id) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let mut start = a_start(id);
+        start.request = payload("google.cloud.deploy.v1.CreateReleaseRequest", 10_000);
+        world.start_at(start, at(index as u64)).await.unwrap();
+    }
+    let one = world.read("a").await.unwrap().bytes_told();
+    let take = async |bytes_max| {
+        let due = Due::Claim { filter: ClaimFilter::default(), now: at(9), bytes_max };
+        let decide: Decide = Arc::new(command_of(a_claim(), at(9)));
+        let applied = world.store.update_due(due, 10, decide).await.unwrap();
+        applied.into_iter().map(|it| it.operation.name.id().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(take(1).await, ["a"], "the first one always");
+    assert_eq!(take(2 * one + 200).await, ["b", "c"]);
+    assert_eq!(take(usize::MAX).await, ["d"]);
+}
+
+pub(crate) async fn a_claim_id_leads_to_the_leases_it_was_given(open: &Open) {
+    let world = World::new(open);
+    for id in ["a", "b", "c"] {
+        world.started(id, at(0)).await;
+    }
+    let claim = |worker: &str, claim_id: &str| Command::Claim {
+        worker: worker.into(),
+        claim_id: claim_id.into(),
+        lease: Duration::from_secs(30),
+    };
+    let held = async |worker: &str, claim_id: &str| {
+        let held = world.store.claimed(worker, claim_id).await.unwrap();
+        let mut held: Vec<_> = held.iter().map(|it| it.name.id().to_owned()).collect();
+        held.sort();
+        held
+    };
+    let epoch = world.apply("a", claim("w", "1"), at(1)).await.unwrap().operation.epoch;
+    world.apply("b", claim("w", "1"), at(1)).await.unwrap();
+    world.apply("c", claim("v", "1"), at(1)).await.unwrap();
+    assert_eq!(held("w", "1").await, ["a", "b"]);
+    assert_eq!(held("v", "1").await, ["c"]);
+    assert!(held("w", "2").await.is_empty() && held("x", "1").await.is_empty());
+    let renew =
+        Command::Renew { epoch, lease: Duration::from_secs(9), changes: Changes::default() };
+    world.apply("a", renew, at(2)).await.unwrap();
+    world.apply("b", a_success(1), at(2)).await.unwrap();
+    assert_eq!(held("w", "1").await, ["a"]);
+    let release = Command::Release { epoch, changes: Changes::default() };
+    world.apply("a", release, at(3)).await.unwrap();
+    assert!(held("w", "1").await.is_empty());
+    world.apply("a", claim("w", "2"), at(4)).await.unwrap();
+    assert_eq!((held("w", "1").await, held("w", "2").await), (vec![], vec!["a".to_owned()]));
 }

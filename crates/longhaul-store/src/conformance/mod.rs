@@ -60,6 +60,8 @@ macro_rules! conformance {
                 refused_ones_are_skipped
                 a_long_sweep_reaches_all_once
                 parallel_claims_never_share
+                a_claim_takes_no_more_bytes_than_it_may
+                a_claim_id_leads_to_the_leases_it_was_given
                 hints_tell_what_became_claimable;
             families:
                 a_child_starts_only_with_its_parents_leave

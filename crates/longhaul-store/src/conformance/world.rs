@@ -133,7 +133,7 @@ impl World {
     }
 
     pub async fn claim(&self, filter: ClaimFilter, limit: usize, now: Timestamp) -> Vec<Operation> {
-        let due = Due::Claim { filter, now };
+        let due = Due::Claim { filter, now, bytes_max: usize::MAX };
         let decide: Decide = Arc::new(command_of(a_claim(), now));
         let applied = self.store.update_due(due, limit, decide).await.unwrap();
         applied.into_iter().map(|applied| applied.operation).collect()
@@ -176,7 +176,7 @@ pub(crate) fn a_query(limit: usize) -> ListQuery {
 }
 
 pub(crate) fn a_claim() -> Command {
-    Command::Claim { worker: "w".into(), lease: Duration::from_secs(30) }
+    Command::Claim { worker: "w".into(), claim_id: "c".into(), lease: Duration::from_secs(30) }
 }
 
 pub(crate) fn a_cancel() -> Command {

@@ -44,11 +44,13 @@ pub(super) struct Sweep {
     after: Option<Turn>,
     /// What it has changed, which is not changed again.
     seen: Set<Slot>,
+    /// Bytes of what it has changed.
+    bytes: usize,
 }
 
 impl Sweep {
     pub fn new(due: Due, limit: usize, decide: Decide) -> Self {
-        Self { due, limit, decide, done: Vec::new(), after: None, seen: Set::default() }
+        Self { due, limit, decide, done: Vec::new(), after: None, seen: Set::default(), bytes: 0 }
     }
 
     /// The answer. What was committed before an error is told rather than the error.
@@ -178,9 +180,15 @@ impl<'w> Batch<'w> {
             if sweep.seen.contains(&slot) {
                 continue;
             }
-            match self.update_slot(tables, slot, &sweep.decide) {
-                Ok(applied) => {
+            let room = match (&sweep.done[..], &done[..]) {
+                ([], []) => usize::MAX,
+                (_, _) => sweep.due.bytes_max().saturating_sub(sweep.bytes),
+            };
+            match self.update_slot(tables, slot, room, &sweep.decide) {
+                Ok(None) => return Ok(true),
+                Ok(Some(applied)) => {
                     sweep.seen.insert(slot);
+                    sweep.bytes = sweep.bytes.saturating_add(applied.operation.bytes_told());
                     done.push(applied);
                 }
                 Err(Miss::Refused(_)) => {}
@@ -193,23 +201,28 @@ impl<'w> Batch<'w> {
         Ok(last || sweep.done.len() + done.len() >= sweep.limit)
     }
 
+    /// `None` when the operation has more bytes than there is room for.
     fn update_slot(
         &mut self,
         tables: &mut Tables<'_>,
         slot: Slot,
+        room: usize,
         decide: &Decide,
-    ) -> Result<Applied, Miss> {
+    ) -> Result<Option<Applied>, Miss> {
         let before = self.at(tables, slot)?;
         let Some(kept) = &before else {
             return Err(Miss::Command(internal("a scheduled operation has no row")));
         };
+        if room < usize::MAX && kept.operation.bytes_told() > room {
+            return Ok(None);
+        }
         let applied = run(decide, Some(kept))?;
         if applied.operation.name != kept.operation.name {
             return Err(Miss::Command(internal("a decision was about another operation")));
         }
         let applied = self.settled(before.as_ref(), applied)?;
         self.write(tables, before.map(|kept| (slot, kept)), &applied)?;
-        Ok(applied)
+        Ok(Some(applied))
     }
 
     /// Writes something, so that the commit proves that writing works.

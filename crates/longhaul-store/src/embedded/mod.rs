@@ -7,6 +7,7 @@
 mod batch;
 mod cache;
 mod checkpoint;
+mod claims;
 mod failpoint;
 mod families;
 mod faults;
@@ -295,6 +296,25 @@ impl Store for Embedded {
             return Ok(Some(operation));
         }
         Ok(self.load(name).await?.map(|(_, kept)| kept.operation))
+    }
+
+    async fn claimed(&self, worker: &str, claim_id: &str) -> Result<Vec<Arc<Operation>>, Error> {
+        let found: Vec<_> = {
+            let view = self.view.read();
+            view.claims.of(worker, claim_id).into_iter().map(|slot| view.at(slot)).collect()
+        };
+        let mut held = Vec::with_capacity(found.len());
+        for Found { id, kept, .. } in found {
+            let kept = match kept {
+                Some(kept) => Some(kept),
+                None => self.readers.run(move |reader| reader.operation(id)).await?,
+            };
+            // A row may have changed between the index and the file.
+            held.extend(kept.map(|kept| kept.operation).filter(|operation| {
+                operation.lease().is_some_and(|lease| claims::is_of(lease, worker, claim_id))
+            }));
+        }
+        Ok(held)
     }
 
     async fn list(&self, query: ListQuery) -> Result<Vec<(Cursor, Arc<Operation>)>, Error> {

@@ -7,10 +7,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::checkpoint::PAGE_BYTES;
+use super::claims::Claims;
 use super::families::{Families, Link};
 use super::faults::{damaged, damaged_row, failed};
 use super::plan::{Plan, PlanBuilder, ScheduledRow, Slot};
-use super::rows::{Kept, OPERATION_COLUMNS, OperationRow, Reader};
+use super::rows::{HOLDING, Kept, OPERATION_COLUMNS, OperationRow, Reader};
 use super::view::{View, ViewBuilder, ViewRow};
 use super::{Durability, Options};
 use crate::schema::{FORMAT_VERSION, MetaKey, Table};
@@ -154,6 +155,7 @@ pub(super) fn scan(
     let mut view = ViewBuilder::new(cache_bytes);
     let mut plan = PlanBuilder::default();
     let mut families = Families::default();
+    let mut claims = Claims::default();
     let mut ids = Vec::new();
     let mut keyed = connection
         .prepare(
@@ -187,6 +189,13 @@ pub(super) fn scan(
             let cursor = viewed(&row).cursor;
             families.link(slot, Link { parent, name, cursor, would_follow });
         }
+        if HOLDING.contains(&row.state) {
+            let claim =
+                codec::decode_claim(row.record).map_err(|error| damaged(error.to_string()))?;
+            if let Some((worker, claim_id)) = claim {
+                claims.hold(slot, worker, claim_id);
+            }
+        }
         ids.push(id);
         plan.push(&scheduled, |older| {
             let key = (ids[older as usize], row.api, row.parent, row.request_id);
@@ -208,6 +217,7 @@ pub(super) fn scan(
         }
     }
     view.families = families;
+    view.claims = claims;
     Ok(Scanned { view, plan: plan.build(), next_id, slots })
 }
 

@@ -163,7 +163,7 @@ impl Plan {
     /// The next `limit` that are due, in order, from behind `after`.
     pub fn due(&self, due: &Due, after: Option<Turn>, limit: usize) -> Vec<Turn> {
         match due {
-            Due::Claim { filter, now } => self.claimable(filter, *now, after, limit),
+            Due::Claim { filter, now, .. } => self.claimable(filter, *now, after, limit),
             Due::Timer { now } => {
                 let begin =
                     after.map_or(Bound::Unbounded, |(due, _, slot)| Bound::Excluded((due, slot)));

@@ -58,6 +58,9 @@ pub(super) const fn state_number(state: &State) -> u8 {
 pub(super) const STATE_NAMES: [&str; 5] =
     ["QUEUED", "RUNNING", "CANCELLING", "CLEANING_UP", "DONE"];
 
+/// The numbers of the states in which a worker may hold an operation.
+pub(super) const HOLDING: [u8; 3] = [1, 2, 3];
+
 /// The number of [`State::Done`].
 pub(super) const DONE: u8 = 4;
 

@@ -10,6 +10,7 @@ use hashbrown::HashTable;
 use longhaul_core::{Operation, OperationName};
 
 use super::cache::Cache;
+use super::claims::Claims;
 use super::families::Families;
 use super::hash::{Map, RandomState};
 use super::lists::{Lists, ListsBuilder, Place};
@@ -81,6 +82,8 @@ pub(super) struct View {
     cache: Cache,
     /// Parents and children.
     pub families: Families,
+    /// What each claim holds.
+    pub claims: Claims,
     hasher: RandomState,
 }
 
@@ -162,6 +165,7 @@ impl View {
         entry.hidden = kept.operation.deleted.is_some();
         self.link(slot);
         self.families.put(slot, &kept.operation);
+        self.claims.put(slot, &kept.operation);
         if let Some(operation) = Arc::get_mut(&mut kept.operation) {
             let entry = &self.entries[slot as usize];
             operation.api = self.words.text(entry.api).clone();
@@ -212,6 +216,7 @@ impl View {
     pub fn forget(&mut self, slot: Slot) {
         self.unlink(slot);
         self.families.remove(slot);
+        self.claims.remove(slot);
         self.cache.remove(slot);
         let entry = std::mem::replace(&mut self.entries[slot as usize], Entry::FREE);
         if let Ok(found) = self.names.find_entry(entry.name_hash, |&other| other == slot) {
@@ -287,6 +292,7 @@ impl ViewBuilder {
             counts: Map::default(),
             cache: Cache::new(cache_bytes_max),
             families: Families::default(),
+            claims: Claims::default(),
             hasher: RandomState::default(),
         };
         Self { view, lists: ListsBuilder::default() }

@@ -3,11 +3,30 @@
 use std::time::Duration;
 
 use longhaul_wire::v1::Effects;
+use serde_json::json;
 
-use crate::harness::samples::DEPLOY;
-use crate::harness::{Claim, Item, Say, everywhere, over_both_wires, soon};
+use crate::harness::client::Wire;
+use crate::harness::process::Process;
+use crate::harness::samples::{Asked, DEPLOY};
+use crate::harness::{
+    Ask, Claim, Client, Held, Item, Place, Say, Seen, Worker, everywhere, everywhere_with,
+    over_both_wires, soon,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// A start whose request has a description of so many bytes.
+fn described_start(place: &Place, bytes: usize) -> Ask {
+    let asked = Asked { id: "large", ..Asked::default() };
+    let path = DEPLOY.start_path(&place.project, asked);
+    Ask::post_json(path, &json!({ "description": "x".repeat(bytes) }))
+}
+
+/// The operation of such a start.
+async fn described(place: &Place, bytes: usize) -> Seen {
+    let answer = place.client().http(described_start(place, bytes)).await.unwrap();
+    Seen::from_json(&answer.ok())
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_13_a_stale_epoch_is_refused_and_changes_nothing() {
@@ -146,6 +165,109 @@ async fn a_repeated_claim_id_returns_the_same_leases() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_claim_takes_the_place_of_the_one_that_hangs() {
+    everywhere(async |place| {
+        let (client, worker) = (place.client(), place.worker());
+        worker.claim_now().await;
+        let hanging = Claim {
+            wait: SECOND * 15,
+            claim_id: place.project.clone(),
+            queues: vec![place.project.clone()],
+            ..Claim::default()
+        };
+        let (first, claim) = (worker.clone(), hanging.clone());
+        let given_up = tokio::spawn(async move { first.try_claim(&claim).await.unwrap() });
+        // One of the two is the newer one, whichever the server sees first; the other ends with nothing.
+        let repeat = tokio::spawn(async move { worker.try_claim(&hanging).await.unwrap() });
+        let (ended, left) = match futures_util::future::select(given_up, repeat).await {
+            futures_util::future::Either::Left(both) => both,
+            futures_util::future::Either::Right((ended, left)) => (ended, left),
+        };
+        assert_eq!(ended.unwrap(), [], "the older one ends at once, with nothing");
+        left.abort();
+        let name = client.start("a").await.name;
+        place.worker().claim(&name).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_whose_answer_kill_9_has_lost_is_answered_again_with_the_same_leases() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let server = Process::dev(folder.path(), &["--no-practice"]).await;
+    for wire in [Wire::Http, Wire::Grpc] {
+        let client = Client::new(server.address, wire, &DEPLOY, format!("{wire:?}").to_lowercase());
+        for id in ["a", "b", "c"] {
+            client.start(id).await;
+        }
+    }
+    let claim = Claim { max: 2, claim_id: "claim-1".into(), ..Claim::default() };
+    let before = Worker::new(server.address, Wire::Grpc, "w").try_claim(&claim).await.unwrap();
+    assert_eq!(before.len(), 2);
+    server.kill().await;
+    let server = Process::dev(folder.path(), &["--no-practice"]).await;
+    let sorted = |mut held: Vec<Held>| {
+        held.sort_by(|one, other| one.operation.cmp(&other.operation));
+        held
+    };
+    for wire in [Wire::Http, Wire::Grpc] {
+        let worker = Worker::new(server.address, wire, "w");
+        let again = worker.try_claim(&claim).await.unwrap();
+        assert_eq!(sorted(again), sorted(before.clone()), "epochs are the same, too");
+        let stranger = Worker::new(server.address, wire, "another");
+        let others = stranger.try_claim(&claim).await.unwrap();
+        assert!(others.iter().all(|held| !before.contains(held)), "an id is its worker's own");
+    }
+    let worker = Worker::new(server.address, Wire::Http, "w");
+    for held in &before {
+        worker.report(held.item(Say::Success(DEPLOY.response()))).await.wants("STOP");
+    }
+    server.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_answers_no_more_than_a_client_reads_and_the_rest_waits() {
+    everywhere(async |place| {
+        let worker = place.worker();
+        worker.claim_now().await;
+        let mut names = Vec::new();
+        for _ in 0..9 {
+            names.push(described(&place, 900 << 10).await.name);
+        }
+        let mut rounds = Vec::new();
+        let mut given = Vec::new();
+        while given.len() < names.len() {
+            // The tests' gRPC client reads no more than 4 MiB.
+            let claimed = worker.claim_now().await;
+            assert!(!claimed.is_empty(), "{} of {} came", given.len(), names.len());
+            rounds.push(claimed.len());
+            given.extend(claimed.into_iter().map(|held| held.operation));
+        }
+        assert_eq!(rounds, [4, 4, 1]);
+        assert_eq!(given, names, "nothing is skipped");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_operation_grows_beyond_what_an_answer_can_carry() {
+    let change = |config: &mut longhaul_server::Config| config.limits.claim_bytes_max = 64 << 10;
+    everywhere_with(change, async |place| {
+        let (client, worker) = (place.client(), place.worker());
+        let refused = client.http(described_start(&place, 64 << 10)).await.unwrap_err();
+        refused.is("INVALID_ARGUMENT", "BODY_TOO_LARGE").says(&["claim_bytes_max"]);
+        let name = described(&place, 20 << 10).await.name;
+        let held = worker.claim(&name).await;
+        let large = Item { checkpoint: Some(vec![7; 50 << 10]), ..held.item(Say::Alive) };
+        worker.report(large).await.refused_as("BODY_TOO_LARGE").says(&["claim_bytes_max"]);
+        let small = Item { checkpoint: Some(vec![7; 10 << 10]), ..held.item(Say::Release) };
+        worker.report(small).await.wants("STOP");
+        assert_eq!(worker.claim(&name).await.checkpoint.len(), 10 << 10);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_claim_gets_what_is_started() {
     everywhere(async |place| {
         let (client, worker) = (place.client(), place.worker());
@@ -236,6 +358,8 @@ async fn a_wrong_claim_is_refused_with_its_field() {
             (&worker, Claim { max: 1001, ..Claim::default() }, "max"),
             (&worker, Claim { max: -1, ..Claim::default() }, "max"),
             (&worker, Claim { claim_id: "c".repeat(129), ..Claim::default() }, "claim_id"),
+            (&worker, Claim { queues: vec!["q".repeat(513)], ..Claim::default() }, "queues"),
+            (&worker, Claim { queues: vec!["q".into(); 1001], ..Claim::default() }, "queues"),
             (&worker, Claim { lease: Some(Duration::ZERO), ..Claim::default() }, "lease"),
             (&worker, Claim { lease: Some(SECOND * 4000), ..Claim::default() }, "lease"),
         ];

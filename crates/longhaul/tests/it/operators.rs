@@ -89,6 +89,38 @@ async fn the_four_times_of_a_cancel_are_on_record_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_request_to_cancel_is_on_record_and_the_first_one_stays() {
+    everywhere(async |place| {
+        let (client, worker, operators) = (place.client(), place.worker(), place.operators());
+        let name = client.start("a").await.name;
+        let held = worker.claim(&name).await;
+        assert_eq!(operators.cancel(&name, "first").await, "REQUESTED");
+        let before = client.get(&name).await;
+        assert_eq!(operators.cancel(&name, "second").await, "ALREADY_REQUESTED");
+        client.cancel(&name).await;
+        assert_eq!(client.get(&name).await, before, "clients see no difference");
+        let detail = operators.describe(&name).await;
+        assert_eq!(detail.cancel.as_ref().unwrap().reason, "first");
+        let asked = |detail: &v1::OperationDetail| {
+            let asked = detail.timeline.iter().filter(|event| event.event.starts_with("CANCEL_RE"));
+            asked.map(|it| (it.event.clone(), it.message.clone())).collect::<Vec<_>>()
+        };
+        let on_record = [
+            ("CANCEL_REQUESTED".to_owned(), "first".to_owned()),
+            ("CANCEL_REPEATED".to_owned(), "second".to_owned()),
+            ("CANCEL_REPEATED".to_owned(), String::new()),
+        ];
+        assert_eq!(asked(&detail), on_record);
+        worker.report(held.item(Say::Stopped(Effects::None))).await.wants("STOP");
+        let done = operators.describe(&name).await;
+        assert_eq!(operators.cancel(&name, "third").await, "ALREADY_DONE");
+        assert_eq!(operators.describe(&name).await, done, "what is done changes no more");
+        assert_eq!(asked(&done), on_record);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn peers_09_the_caller_is_told_what_became_of_a_cancel() {
     everywhere(async |place| {
         let (client, worker, operators) = (place.client(), place.worker(), place.operators());

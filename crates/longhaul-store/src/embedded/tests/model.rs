@@ -90,6 +90,12 @@ impl Pair {
             let history = plain.store.history(&name(&id), after, limit).await.unwrap();
             assert_eq!(history, embedded.store.history(&name(&id), after, limit).await.unwrap());
         }
+        let claimed = async |world: &World| {
+            let mut claimed = world.store.claimed("w", "c").await.unwrap();
+            claimed.sort_by(|a, b| a.name.cmp(&b.name));
+            claimed
+        };
+        assert_eq!(claimed(plain).await, claimed(embedded).await);
         let parent = match dice.roll(3) {
             0 => ParentFilter::Any,
             1 => ParentFilter::Matching("projects/-/locations/l".into()),

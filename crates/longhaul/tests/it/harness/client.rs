@@ -237,7 +237,8 @@ impl Client {
     }
 
     /// Sends a request with the API's host; a refusal is read from Google's envelope.
-    async fn http(&self, ask: Ask) -> Result<Answer, Failure> {
+    /// Sends to its API over HTTP, whichever wire it otherwise uses.
+    pub async fn http(&self, ask: Ask) -> Result<Answer, Failure> {
         let sent = soon("an HTTP answer", ask.host(self.sample.host).try_send(self.address)).await;
         let answer = sent.map_err(|error| Failure::unreachable(&error))?;
         if answer.code == 200 { Ok(answer) } else { Err(Failure::from_envelope(&answer.json())) }

@@ -86,9 +86,9 @@ impl Connection {
     }
 
     async fn send(&self, path: &str, request: Request<Bytes>) -> Result<Bytes, Failure> {
-        let mut client = tonic::client::Grpc::new(self.channel.clone())
-            .max_decoding_message_size(usize::MAX)
-            .max_encoding_message_size(usize::MAX);
+        // Reads 4 MiB, as clients do that nobody has told otherwise.
+        let mut client =
+            tonic::client::Grpc::new(self.channel.clone()).max_encoding_message_size(usize::MAX);
         client.ready().await.map_err(|error| Failure::unreachable(&error.to_string()))?;
         let path = PathAndQuery::try_from(path).unwrap();
         let answer = client.unary(request, path, BytesCodec).await;
