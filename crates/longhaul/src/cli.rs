@@ -47,6 +47,7 @@ Examples:
   longhaul operations list dataproc --filter 'done = false'
   longhaul operations wait projects/p/locations/l/operations/o --timeout 5m
   longhaul operations list -o name | longhaul operations cancel - --wait
+  longhaul operations cancel --api clouddeploy --filter 'metadata.verb = \"create\"' --dry-run
   longhaul ops describe o --project p --location l -o yaml
   LONGHAUL_TOKEN=\"$(gcloud auth print-access-token)\" \\
     longhaul ops list --server https://clouddeploy.googleapis.com --project p --location us-central1
@@ -286,8 +287,21 @@ pub struct WaitArgs {
 #[derive(Args, Debug)]
 pub struct CancelArgs {
     /// The operations
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required_unless_present = "filter", conflicts_with = "filter", value_name = "NAME")]
     pub names: Vec<String>,
+    /// Instead of names: every operation of --api that fits and is not done, as AIP-160 writes it, such as
+    /// 'metadata.verb = "create"'; an empty text fits all. Needs a Longhaul server
+    #[arg(long)]
+    pub filter: Option<String>,
+    /// Only operations under this parent, where - stands for any; else as --project and --location say
+    #[arg(long, conflicts_with = "names")]
+    pub parent: Option<String>,
+    /// Only count and show what would be asked
+    #[arg(long, conflicts_with_all = ["names", "wait"])]
+    pub dry_run: bool,
+    /// Why; workers and the record get to know it. Needs a Longhaul server
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
     /// Then wait until they are done
     #[arg(long)]
     pub wait: bool,
@@ -469,6 +483,10 @@ mod tests {
             "longhaul serve",
             "longhaul dev --prot 1",
             "longhaul ops list --limit 0",
+            "longhaul ops cancel",
+            "longhaul ops cancel a --filter b",
+            "longhaul ops cancel a --dry-run",
+            "longhaul ops cancel --filter a --dry-run --wait",
         ] {
             assert_eq!(check(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -196,6 +196,18 @@ impl Client {
         read_operation(&url, value)
     }
 
+    /// A call of Longhaul's own API, for what google.longrunning has no words for: `path` below `longhaul/v1/`,
+    /// such as `NAME:describe`, as a GET or, with a body, a POST. Other servers answer that they have no such
+    /// path. Source: proto/longhaul/v1/longhaul.yaml.
+    pub async fn longhaul(&self, path: &str, body: Option<&Value>) -> Result<Value, Error> {
+        let (name, verb) = path.rsplit_once(':').unwrap_or((path, ""));
+        let mut url = self.base.clone();
+        let prefix = self.base.path().trim_end_matches('/');
+        url.set_path(&format!("{prefix}/longhaul/v1/{}:{verb}", to_path(name, "operation")?));
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        self.call(method, &url, body.map(Value::to_string), ANSWER_TIMEOUT).await
+    }
+
     /// A GET of any path below the server's URL, such as `readyz`: the HTTP status and the text.
     pub async fn probe(&self, path: &str) -> Result<(u16, String), Error> {
         let mut url = self.base.clone();

@@ -20,7 +20,13 @@ pub async fn run(target: &Target, args: DescribeArgs, format: Format) -> Result<
         Format::Json => output::json(operation.json())?,
         Format::Yaml => output::yaml(operation.json())?,
         Format::Name => format!("{}\n", operation.name()),
-        Format::Table => describe(&operation, &Facts::of(&operation, named.api.as_deref()), now())?,
+        Format::Table => {
+            let facts = Facts::of(&operation, named.api.as_deref());
+            // Only Longhaul's servers keep one; what others answer is no news.
+            let path = format!("{}:describe", named.name);
+            let detail = target.server().longhaul(&path, None).await.unwrap_or_default();
+            describe(&operation, &facts, now())? + &timeline(&detail)
+        }
     };
     output::print(&text)?;
     Ok(Exit::Done)
@@ -70,11 +76,48 @@ fn describe(operation: &Operation, facts: &Facts, now: SystemTime) -> Result<Str
     Ok(text)
 }
 
+/// What happened to it, a line each.
+fn timeline(detail: &Value) -> String {
+    let events = detail.get("timeline").and_then(Value::as_array);
+    let mut text = String::new();
+    for event in events.into_iter().flatten() {
+        let field = |name: &str| event[name].as_str().unwrap_or_default();
+        let words = [field("who"), field("message")].into_iter().filter(|words| !words.is_empty());
+        let words = words.map(printable).collect::<Vec<_>>().join(": ");
+        let label = if text.is_empty() { "Timeline\n" } else { "" };
+        let line = format!(
+            "{label}  {}  {:<20} {words}",
+            printable(field("time")),
+            printable(field("event"))
+        );
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_timeline_tells_who_and_why() {
+        let event = |event: &str, who: &str, message: &str| json!({"time": "2026-01-01T00:00:00Z", "event": event, "who": who, "message": message});
+        let events = [
+            event("STARTED", "", ""),
+            event("CANCEL_REQUESTED", "ada", "too\u{7} dear"),
+            event("CANCEL_REPEATED", "", "really"),
+        ];
+        assert_eq!(
+            timeline(&json!({ "timeline": events })),
+            "Timeline\n  2026-01-01T00:00:00Z  STARTED\n  \
+             2026-01-01T00:00:00Z  CANCEL_REQUESTED     ada: too  dear\n  \
+             2026-01-01T00:00:00Z  CANCEL_REPEATED      really\n"
+        );
+        assert_eq!(timeline(&Value::Null), "");
+    }
 
     #[test]
     fn what_is_known_is_shown_and_nothing_else() {

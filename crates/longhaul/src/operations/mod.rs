@@ -6,6 +6,7 @@ mod describe;
 mod facts;
 mod interrupt;
 mod list;
+mod many;
 mod show;
 mod target;
 mod wait;
@@ -49,11 +50,22 @@ async fn wait_for(target: &Target, args: WaitArgs, format: Format) -> Result<Exi
 }
 
 async fn cancel(target: &Target, args: CancelArgs, format: Format) -> Result<Exit, Failure> {
+    if let Some(filter) = &args.filter {
+        return many::cancel(target, filter, &args, format).await;
+    }
     let named = target.find_all(&args.names).await?;
     let mut exit = Exit::Done;
     let mut asked = Vec::new();
     for one in named {
-        match one.client.cancel(&one.name).await {
+        let came = match &args.reason {
+            Some(reason) => {
+                let body = serde_json::json!({ "reason": reason });
+                let path = format!("{}:cancel", one.name);
+                target.server().longhaul(&path, Some(&body)).await.map(drop)
+            }
+            None => one.client.cancel(&one.name).await,
+        };
+        match came {
             Ok(()) => asked.push(one),
             Err(error) => {
                 let failure = Failure::from(error).about(&one.name);

@@ -68,6 +68,11 @@ impl Target {
         Ok(target)
     }
 
+    /// Asks the server itself, whichever API was chosen.
+    pub const fn server(&self) -> &Client {
+        &self.any
+    }
+
     /// Asks this API from now on.
     pub fn choose(&mut self, api: &str) -> Result<(), Failure> {
         self.client = self.any.clone();

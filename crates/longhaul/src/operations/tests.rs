@@ -156,6 +156,51 @@ async fn one_operation_that_cannot_be_cancelled_does_not_spare_the_others() {
 }
 
 #[tokio::test]
+async fn a_reason_goes_to_the_server_that_keeps_reasons() {
+    let server = Server::knowing(&[(
+        "POST /longhaul/v1/operations/a:cancel",
+        200,
+        json!({"outcome": "REQUESTED"}),
+    )])
+    .await;
+    assert_eq!(server.run("cancel operations/a --reason dear").await.unwrap(), Exit::Done);
+    assert_eq!(server.run("cancel operations/b --reason dear").await.unwrap(), Exit::Failed);
+    assert_eq!(server.seen()[1], "POST /longhaul/v1/operations/b:cancel");
+}
+
+#[tokio::test]
+async fn a_filter_needs_an_api_and_its_end_is_that_of_each() {
+    let bulk = "POST /longhaul/v1/operations:bulkCancel";
+    let detail = |items: Value| {
+        let outcomes = json!({"REQUESTED": "1", "CANCEL_UNSUPPORTED": "1"});
+        json!({"state": "DONE", "response": {"matched": "2", "outcomes": outcomes, "items": items}})
+    };
+    let good = json!([{"name": "operations/a", "outcome": "REQUESTED"}]);
+    let mixed = json!([{"name": "operations/a", "outcome": "REQUESTED"},
+        {"name": "operations/b", "error": "CANCEL_UNSUPPORTED"}]);
+    let line = "cancel --api clouddeploy --parent projects/p/locations/l --filter x";
+    for (items, exit) in [(good, Exit::Done), (mixed, Exit::Failed)] {
+        let server = Server::knowing(&[
+            (bulk, 200, json!({"operation": "operations/bulk"})),
+            ("GET /longhaul/v1/operations/bulk:describe", 200, detail(items)),
+        ])
+        .await;
+        assert_eq!(server.run(&format!("{line} --quiet")).await.unwrap(), exit);
+        assert_eq!(server.run(&format!("{line} --dry-run")).await.unwrap(), Exit::Done);
+        assert_eq!(server.seen().len(), 3, "a dry run is followed by nothing");
+        let unsaid = server.run("cancel --filter x").await.unwrap_err();
+        assert_eq!(unsaid.exit, Exit::Usage);
+    }
+    let stopped = json!({"state": "DONE", "error": {"code": 1, "message": "x"}, "metadata": {}});
+    let server = Server::knowing(&[
+        (bulk, 200, json!({"operation": "operations/bulk"})),
+        ("GET /longhaul/v1/operations/bulk:describe", 200, stopped),
+    ])
+    .await;
+    assert_eq!(server.run(&format!("{line} --quiet")).await.unwrap(), Exit::Cancelled);
+}
+
+#[tokio::test]
 async fn cancel_and_wait_ends_as_the_operation_does() {
     let done = json!({"name": "operations/a", "done": true, "error": {"code": 1}});
     let server = Server::knowing(&[

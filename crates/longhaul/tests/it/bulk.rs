@@ -13,7 +13,7 @@ use crate::harness::client::Wire;
 use crate::harness::place::everywhere_with;
 use crate::harness::process::Process;
 use crate::harness::samples::DEPLOY;
-use crate::harness::{Ask, Client, Failure, Place, everywhere, soon};
+use crate::harness::{Ask, Client, Failure, Kept, Place, Server, everywhere, soon};
 
 async fn try_bulk(
     client: &Client,
@@ -197,4 +197,38 @@ async fn peers_24_a_bulk_cancel_goes_on_after_kill_9_and_counts_each_once() {
         client.get(name).await.is_cancelled();
     }
     assert_eq!(process.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_24_the_command_line_counts_first_and_then_tells_what_came_of_each() {
+    let server = std::sync::Arc::new(Server::start(Kept::OnDisk).await);
+    let place = Place::on(server.clone(), Wire::Http);
+    let (client, worker) = (place.client(), place.worker());
+    let running = client.start("running").await.name;
+    let _held = worker.claim(&running).await;
+    let queued = client.start("queued").await.name;
+    let run = async |flags: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_longhaul"));
+        command.args(["operations", "cancel", "--api", "clouddeploy", "--filter", "done = false"]);
+        command.args(["--parent", &client.parent(), "--server"]);
+        command.arg(format!("http://{}", server.address)).args(flags).kill_on_drop(true);
+        let output = soon("the command's end", command.output()).await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, out, _) = run(&["--dry-run", "-o", "name"]).await;
+    assert_eq!((code, &*out), (Some(0), &*format!("{queued}\n{running}\n")));
+    client.get(&queued).await.is_running();
+
+    let (code, out, errors) = run(&["--reason", "spring cleaning"]).await;
+    assert_eq!(code, Some(0), "{errors}");
+    for line in [format!("{queued} CANCELLED"), format!("{running} REQUESTED")] {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(out.lines().any(|had| words(had) == line), "no {line:?} in {out}");
+    }
+    assert!(out.contains("asked 2: 1 CANCELLED, 1 REQUESTED"), "{out}");
+    client.get(&queued).await.is_cancelled();
+    let cancel = place.operators().describe(&running).await.cancel.unwrap();
+    assert!(cancel.reason.starts_with("spring cleaning"), "{cancel:?}");
+    server.stop().await;
 }
