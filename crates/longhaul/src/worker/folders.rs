@@ -2,7 +2,8 @@
 //!
 //! A folder is as the last attempt left it if that attempt ran here; else it is empty but for the file
 //! `checkpoint`, whose bytes travel with the operation. Beside each folder lies its lock, which the
-//! supervisor of a command holds until nothing of the command is left, and which says who ran last.
+//! supervisor of a command holds until nothing of the command is left, and which says who ran last; and, once
+//! the command is to stop, the file that says why.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -35,6 +36,7 @@ pub struct Folders {
 pub struct Folder {
     path: PathBuf,
     lock: PathBuf,
+    why: PathBuf,
     epoch: u64,
     seen: Option<Stamp>,
     warned: bool,
@@ -77,6 +79,7 @@ impl Folders {
         let folder = Folder {
             path: self.root.join(format!("{name}.d")),
             lock: self.root.join(format!("{name}.lock")),
+            why: self.root.join(format!("{name}.why")),
             epoch: assignment.epoch,
             seen: None,
             warned: false,
@@ -106,7 +109,23 @@ impl Folder {
         &self.path
     }
 
+    /// The file that says why the command is to stop; absent until then.
+    pub fn why(&self) -> &Path {
+        &self.why
+    }
+
+    /// Says why the command is to stop: a line each for the reason, who wants it, and what they said. Whoever
+    /// reads the file finds all of it or none.
+    pub fn say_why(&self, reason: &str, actor: &str, message: &str) -> io::Result<()> {
+        let line = |text: &str| text.replace(|c: char| c.is_control(), " ");
+        let text = format!("{reason}\n{}\n{}\n", line(actor), line(message));
+        let half = self.why.with_extension("half");
+        fs::write(&half, text)?;
+        fs::rename(half, &self.why)
+    }
+
     fn prepare(mut self, lock: &mut File, checkpoint: &[u8]) -> io::Result<Self> {
+        remove_file(&self.why)?;
         let mut last = String::new();
         lock.read_to_string(&mut last)?;
         let ran_here = last.trim().parse::<u64>().is_ok_and(|last| last + 1 == self.epoch);
@@ -183,7 +202,9 @@ impl Folder {
 }
 
 fn remove(folder: &Path, lock: &Path) {
-    let removed = remove_folder(folder).and_then(|()| fs::remove_file(lock));
+    let why = lock.with_extension("why");
+    let removed = remove_folder(folder).and_then(|()| remove_file(&why));
+    let removed = removed.and_then(|()| fs::remove_file(lock));
     if let Err(error) = removed {
         tracing::warn!(folder = %folder.display(), %error, "a checkpoint folder could not be removed");
     }
@@ -191,6 +212,13 @@ fn remove(folder: &Path, lock: &Path) {
 
 fn remove_folder(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn remove_file(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
@@ -293,6 +321,23 @@ mod tests {
         first.remove().await;
         assert!(second.path().is_dir());
         second.remove().await;
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn why_is_said_in_three_lines_and_only_to_the_attempt_that_it_concerns() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folders = Folders::open(scratch.path()).unwrap();
+        let (folder, lock, _) = take(&folders, 1, b"").await;
+        assert!(!folder.why().exists());
+        folder.say_why("CLIENT_CANCEL", "", "two\nlines\u{7}").unwrap();
+        assert_eq!(fs::read_to_string(folder.why()).unwrap(), "CLIENT_CANCEL\n\ntwo lines \n");
+        drop(lock);
+        let (folder, lock, _) = take(&folders, 2, b"").await;
+        assert!(!folder.why().exists());
+        folder.say_why("WORKER_SHUTDOWN", "", "").unwrap();
+        drop(lock);
+        folder.remove().await;
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
     }
 

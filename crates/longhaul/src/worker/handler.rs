@@ -206,6 +206,7 @@ impl<'a> Attempt<'a> {
             ("LONGHAUL_METHOD", assignment.method.clone()),
             ("LONGHAUL_TARGET", assignment.target.clone()),
             ("LONGHAUL_CHECKPOINT_DIR", folder.path().display().to_string()),
+            ("LONGHAUL_CANCEL_FILE", folder.why().display().to_string()),
         ];
         let mut add = |name, value: &str| {
             if !value.is_empty() {
@@ -265,6 +266,12 @@ impl<'a> Attempt<'a> {
             return None;
         }
         self.told = Some(grace);
+        if let Some(folder) = &self.folder
+            && let Err(error) = folder.say_why(reason(wish.why), &wish.actor, &wish.message)
+        {
+            let operation = self.assignment.operation.as_str();
+            tracing::warn!(operation, %error, "the command is not told why it is to stop");
+        }
         tracing::info!(operation = self.assignment.operation, why = ?wish.why, ?grace, "stopping");
         Some(Order::Stop(millis(grace)))
     }
@@ -377,6 +384,20 @@ impl<'a> Attempt<'a> {
         } else if let Some(bytes) = folder.changed() {
             save(self.context.clone(), bytes).await;
         }
+    }
+}
+
+/// A reason as commands read it; those that the server gives have its names.
+const fn reason(why: Why) -> &'static str {
+    match why {
+        Why::WorkerShutdown => "WORKER_SHUTDOWN",
+        Why::ClientCancel => "CLIENT_CANCEL",
+        Why::Deadline => "DEADLINE",
+        Why::Superseded => "SUPERSEDED",
+        Why::Unknown => "UNKNOWN",
+        Why::LeaseLost => "LEASE_LOST",
+        Why::Done => "DONE",
+        Why::Deleted => "DELETED",
     }
 }
 

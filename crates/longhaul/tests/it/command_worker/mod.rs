@@ -1,5 +1,6 @@
 //! `longhaul worker`: any program is a cancellable operation, and nothing of it outlives its end.
 
+mod reasons;
 mod rig;
 
 use std::time::{Duration, Instant};
