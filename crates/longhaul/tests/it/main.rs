@@ -20,6 +20,7 @@ mod crashes;
 mod deletes;
 mod failpoints;
 mod five_apis;
+mod frozen;
 mod gates;
 mod harness;
 mod hostile;
