@@ -156,6 +156,11 @@ reasons! {
     TlsRequired "TLS_REQUIRED" FailedPrecondition "The port speaks TLS only. Use https:// or a channel with TLS credentials.";
     Overloaded "OVERLOADED" ResourceExhausted "A limit of the server is reached. Wait as long as RetryInfo says and repeat.";
     ShuttingDown "SHUTTING_DOWN" Unavailable "The server is stopping. Repeat the call; another server or the restarted one answers.";
+    CredentialsMissing "CREDENTIALS_MISSING" Unauthenticated "The call says nothing of who makes it. Send a token in the header Authorization: Bearer, or a client certificate where the server asks for one.";
+    CredentialsInvalid "ACCESS_TOKEN_TYPE_UNSUPPORTED" Unauthenticated "The token is not one that this server can check: malformed, wrongly signed, from another issuer, for another audience, or not valid yet. The server's log says which.";
+    AccessTokenExpired "ACCESS_TOKEN_EXPIRED" Unauthenticated "The token was good once and is over. Get a new one; client libraries do so by themselves.";
+    AccessTokenScopeInsufficient "ACCESS_TOKEN_SCOPE_INSUFFICIENT" PermissionDenied "The token lacks the OAuth scope that the method needs. Ask for one with the scope https://www.googleapis.com/auth/cloud-platform.";
+    IamPermissionDenied "IAM_PERMISSION_DENIED" PermissionDenied "The caller lacks a permission on the resource, or the resource does not exist. Have a role granted that contains the permission named in the message.";
     StoreUnavailable "STORE_UNAVAILABLE" Unavailable "The store cannot be written at the moment. Nothing was changed; repeat the call.";
     StoreDamaged "STORE_DAMAGED" DataLoss "Stored data is damaged. The server stops rather than guess; restore a copy of the data folder.";
     StoreTooNew "STORE_TOO_NEW" FailedPrecondition "The data folder was written by a newer Longhaul. Run that version or a newer one.";
@@ -186,6 +191,8 @@ pub struct Error {
     pub violations: Vec<FieldViolation>,
     /// How long to wait before repeating, where repeating can help.
     pub retry_after: Option<Duration>,
+    /// `ErrorInfo.domain` where it is not the API's that was called.
+    pub domain: Option<String>,
     /// For us: logged once, never sent.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -200,6 +207,7 @@ impl Error {
             metadata: BTreeMap::new(),
             violations: Vec::new(),
             retry_after: None,
+            domain: None,
             source: None,
         }
     }
@@ -223,6 +231,13 @@ impl Error {
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// Names whose reason it is, where it is not the API's that was called.
+    #[must_use]
+    pub fn from_domain(mut self, domain: impl Into<String>) -> Self {
+        self.domain = Some(domain.into());
         self
     }
 

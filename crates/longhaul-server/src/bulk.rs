@@ -24,6 +24,7 @@ use prost::Message as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::call::Caller;
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::operations::{draw, list_parent};
@@ -139,6 +140,7 @@ impl BulkCancels {
         &self,
         request: BulkCancelRequest,
         api: Arc<Api>,
+        caller: &Caller,
     ) -> Result<v1::BulkCancelResponse, Error> {
         let now = self.clock.now();
         let request = BulkCancelRequest { api: api.name().to_string(), ..request };
@@ -157,7 +159,7 @@ impl BulkCancels {
             queue: OWN_API.into(),
             parent: "longhaul".into(),
             target: request.parent.as_str().into(),
-            actor: "".into(),
+            actor: caller.identity.actor(),
             request: Payload {
                 type_name: "longhaul.v1.BulkCancelRequest".into(),
                 value: request.encode_to_vec().into(),
@@ -309,6 +311,8 @@ struct Work<'a> {
     bulk: &'a BulkCancels,
     name: OperationName,
     epoch: u64,
+    /// Who started it; the cancels are theirs.
+    actor: Arc<str>,
     reason: Arc<str>,
     chosen: Chosen,
     place: Place,
@@ -343,6 +347,7 @@ impl<'a> Work<'a> {
             bulk,
             name: claimed.name.clone(),
             epoch: claimed.epoch,
+            actor: claimed.actor.clone(),
             reason: reason.into(),
             chosen: Chosen::of(&request, api)?,
             place,
@@ -409,10 +414,10 @@ impl<'a> Work<'a> {
 
     async fn cancel(&self, name: OperationName) -> Result<v1::BulkCancelItem, Failure> {
         let now = self.bulk.clock.now();
-        let reason = self.reason.clone();
+        let (actor, reason) = (self.actor.clone(), self.reason.clone());
         let decide = Arc::new(move |operation: Option<&Operation>| {
-            let command =
-                Command::Cancel { cause: Cause::Client, actor: "".into(), reason: reason.clone() };
+            let (actor, reason) = (actor.clone(), reason.clone());
+            let command = Command::Cancel { cause: Cause::Client, actor, reason };
             apply(operation.ok_or(Refusal::NotFound)?, command, now)
         });
         let mut item = v1::BulkCancelItem { name: name.to_string(), ..Default::default() };

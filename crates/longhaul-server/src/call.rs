@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use longhaul_auth::Identity;
 use longhaul_core::{Error, OperationName, Reason, Timestamp};
 use longhaul_wire::api::{Api, Method, MethodKind};
 use longhaul_wire::convert::Edge;
 use longhaul_wire::settings::OperationsVerb;
 
 use crate::Server;
+use crate::access::{Granted, Wanted};
 
 /// The `ErrorInfo.domain` of errors that belong to no API. Source: AIP-193.
 pub(crate) const DOMAIN: &str = "longhaul";
@@ -19,6 +21,8 @@ pub(crate) const DOMAIN: &str = "longhaul";
 /// Who calls, and until when they listen.
 #[derive(Clone, Debug)]
 pub struct Caller {
+    /// Who they are, as far as was asked.
+    pub identity: Arc<Identity>,
     /// The wire the answer travels on.
     pub edge: Edge,
     /// The call's own deadline, if it has one.
@@ -39,7 +43,7 @@ pub(crate) fn parent_operation(headers: &http::HeaderMap) -> Option<Arc<str>> {
 }
 
 /// One call of one method with its whole request.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Call {
     /// The API meant; `None` for an Operations method that named none: the operation then decides.
     pub api: Option<Arc<Api>>,
@@ -49,11 +53,27 @@ pub struct Call {
     pub message: Bytes,
     /// Who calls.
     pub caller: Caller,
+    /// That the call may go on, where that was asked before the whole request was read.
+    pub granted: Option<Granted>,
 }
 
 impl Server {
     /// The answer in binary form. Held calls may take as long as the limits allow; all others are quick.
-    pub async fn answer(&self, call: Call) -> Result<Bytes, Error> {
+    pub async fn answer(&self, mut call: Call) -> Result<Bytes, Error> {
+        let granted = match call.granted.take() {
+            Some(granted) => granted,
+            None => {
+                let wanted = match self.access.asks() {
+                    true => Wanted::of_call(&call),
+                    false => Wanted::of_method(call.api.as_ref(), &call.method),
+                };
+                self.authorise(wanted, &call.caller).await?
+            }
+        };
+        granted.end(self.work(call).await)
+    }
+
+    async fn work(&self, call: Call) -> Result<Bytes, Error> {
         let _place = self.admit(&call)?;
         match &call.method.kind {
             MethodKind::Operations(verb) => match verb {

@@ -3,16 +3,20 @@
 //! Owns parsing and checking of the configuration file; the command line changes single values of
 //! [`Config`] afterwards.
 
+mod auth;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use longhaul_auth::Mode;
 use longhaul_core::{Error, Reason};
 use longhaul_wire::api::{Api, ApiSource};
 use longhaul_wire::bundled;
 use serde::{Deserialize, Deserializer};
 
+pub use crate::config::auth::Auth;
 use crate::tls::TlsConfig;
 
 /// Everything a server can be told.
@@ -24,10 +28,14 @@ pub struct Config {
     /// Further addresses, each given to one API: what comes in there is for that API alone.
     #[serde(rename = "listener")]
     pub listeners: Vec<ApiListener>,
-    /// Listen beyond loopback, although this version asks nobody who they are.
+    /// Listen beyond loopback without TLS, as behind a proxy that ends it. Tokens then cross the network
+    /// as they are.
     pub allow_remote: bool,
     /// TLS at every port; absent: plain text.
     pub tls: Option<TlsConfig>,
+    /// How the server finds out who calls.
+    #[serde(default)]
+    pub auth: Auth,
     /// The folder of the embedded store; absent: memory, gone at the end.
     pub data: Option<PathBuf>,
     /// What to serve.
@@ -55,6 +63,7 @@ impl Default for Config {
             listeners: Vec::new(),
             allow_remote: false,
             tls: None,
+            auth: Auth::off(),
             data: None,
             apis: bundled::names().map(ApiConfig::bundled).collect(),
             store: StoreConfig::default(),
@@ -224,12 +233,22 @@ impl Config {
 
     /// Checks what single values cannot show. Fails with `CONFIG_INVALID`.
     pub fn check(&self) -> Result<(), Error> {
+        self.auth.check()?;
         let addresses = self.listeners.iter().map(|listener| listener.listen).chain([self.listen]);
         for address in addresses {
-            if !address.ip().is_loopback() && !self.allow_remote {
+            if address.ip().is_loopback() {
+                continue;
+            }
+            if self.auth.mode() == Mode::Off {
                 return Err(invalid(format!(
-                    "listen = \"{address}\" is reachable from other machines, and this version does not check who calls; \
-                     use a loopback address such as 127.0.0.1, or set allow_remote = true"
+                    "listen = \"{address}\" is reachable from other machines, and with auth.mode = \"off\" nobody is asked who they are; \
+                     use a loopback address such as 127.0.0.1, or another mode"
+                )));
+            }
+            if !self.allow_remote && self.tls.is_none() {
+                return Err(invalid(format!(
+                    "listen = \"{address}\" is reachable from other machines, and tokens would cross the network readable; \
+                     configure [tls], use a loopback address such as 127.0.0.1, or set allow_remote = true if a proxy in front speaks TLS"
                 )));
             }
         }
@@ -341,7 +360,8 @@ mod tests {
 
     #[track_caller]
     fn check_refused(text: &str, word: &str) {
-        let error = Config::parse(text, "test.toml").unwrap_err();
+        let text = format!("{text}\n[auth]\nmode = \"off\"\n");
+        let error = Config::parse(&text, "test.toml").unwrap_err();
         assert_eq!(error.reason, Reason::ConfigInvalid);
         assert!(error.message.contains(word), "{}", error.message);
     }
@@ -349,7 +369,7 @@ mod tests {
     #[test]
     fn a_wrong_configuration_is_refused_with_its_key() {
         check_refused("lisen = \"127.0.0.1:1\"", "lisen");
-        check_refused("listen = \"0.0.0.0:7151\"", "allow_remote");
+        check_refused("listen = \"0.0.0.0:7151\"", "auth.mode");
         check_refused("[limits]\nwait_max = \"10\"", "span of time");
         check_refused("[tls]\ncert = \"c.pem\"", "key");
         check_refused("[tls]\ncert = \"c\"\nkey = \"k\"\nclient_auth = \"required\"", "client_ca");
@@ -361,8 +381,20 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_a_whole_configuration() {
-        let config = Config::parse("", "test.toml").unwrap();
+    fn a_file_must_choose_how_callers_are_identified() {
+        let error = Config::parse("", "test.toml").unwrap_err();
+        assert!(error.message.contains("[auth]"), "{}", error.message);
+        let error = Config::parse("[auth]\nmode = \"none\"", "test.toml").unwrap_err();
+        assert!(error.message.contains("jwt+mtls"), "{}", error.message);
+        let remote = "listen = \"0.0.0.0:1\"\n[auth]\nmode = \"jwt\"";
+        let error = Config::parse(remote, "test.toml").unwrap_err();
+        assert!(error.message.contains("allow_remote"), "{}", error.message);
+        assert_eq!(Config::default().auth.mode(), Mode::Off);
+    }
+
+    #[test]
+    fn the_mode_is_all_that_a_file_must_say() {
+        let config = Config::parse("[auth]\nmode = \"off\"", "test.toml").unwrap();
         assert!(config.listen.ip().is_loopback());
         assert_eq!(config.apis.len(), bundled::names().count());
     }

@@ -13,14 +13,17 @@ use http::{HeaderValue, Response, header};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use longhaul_core::{Error, Reason};
+use longhaul_wire::convert::Edge;
 use longhaul_wire::json::{self, JsonOptions};
 use longhaul_wire::message::Message;
-use longhaul_wire::v1;
+use longhaul_wire::{system, v1};
 use prost::Message as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 
 use crate::Server;
+use crate::access::{Credentials, Wanted};
+use crate::call::Caller;
 
 /// Where the events are.
 pub(crate) const PATH: &str = "/longhaul/v1/operations:watch";
@@ -28,11 +31,29 @@ pub(crate) const PATH: &str = "/longhaul/v1/operations:watch";
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
 impl Server {
-    /// Begins a watch for decoded query pairs.
+    /// Begins the watch that a request asks for.
     pub(crate) async fn watch_events(
         self: &Arc<Self>,
-        query: Vec<(String, String)>,
+        parts: &http::request::Parts,
     ) -> Result<Response<Body>, Error> {
+        let raw_query = parts.uri.query().unwrap_or_default();
+        let native = self.apis.native();
+        let method = native.and_then(|api| api.method("longhaul.v1.Operators.Watch"));
+        let method = method.ok_or_else(not_loaded)?;
+        let query_token = system::query_token(raw_query);
+        let credentials = Credentials {
+            query_token: query_token.as_deref(),
+            ..Credentials::of(&parts.headers, &parts.extensions)
+        };
+        let caller = Caller {
+            identity: self.identify(native.map(|api| &**api), method, credentials)?,
+            edge: Edge::Json,
+            deadline: None,
+            traceparent: "".into(),
+            parent_operation: None,
+        };
+        let granted = self.authorise(Wanted::of_method(native, method), &caller).await?;
+        let (_, query) = system::extract(raw_query, &parts.headers)?;
         let mut request = v1::WatchRequest::default();
         for (key, value) in query {
             match key.as_str() {
@@ -46,7 +67,7 @@ impl Server {
                 }
             }
         }
-        let changes = ReceiverStream::new(self.operators.watch(request).await?);
+        let changes = ReceiverStream::new(self.operators.watch(request, &caller).await?);
         let server = self.clone();
         let events = changes.map(move |change| match change {
             Ok(change) => server.event(&change),
@@ -58,6 +79,11 @@ impl Server {
             Some((Ok(Bytes::from_static(b": still here\n\n")), clock))
         });
         let draining = self.draining.clone();
+        // The stream keeps its grant until it ends.
+        let comments = comments.map(move |comment| {
+            let _ = &granted;
+            comment
+        });
         let both = futures_util::stream::select(events.map(Some).chain(end()), comments.map(Some));
         let frames = both
             .take_while(|item| std::future::ready(item.is_some()))
@@ -81,7 +107,7 @@ impl Server {
     fn event(&self, change: &v1::WatchResponse) -> Result<Bytes, Error> {
         let native = self.apis.native();
         let ty = native.and_then(|api| api.descriptors().message("longhaul.v1.WatchResponse"));
-        let ty = ty.ok_or_else(|| Error::new(Reason::Internal, "longhaul.v1 is not loaded"))?;
+        let ty = ty.ok_or_else(not_loaded)?;
         let message = Message::decode(&ty, &change.encode_to_vec())?;
         let options = JsonOptions { pretty: false, ..JsonOptions::default() };
         let data = json::to_json(&message, &*self.apis, &options)?;
@@ -91,6 +117,10 @@ impl Server {
         event.extend_from_slice(b"\n\n");
         Ok(event.into())
     }
+}
+
+fn not_loaded() -> Error {
+    Error::new(Reason::Internal, "longhaul.v1 is not loaded")
 }
 
 /// Ends the whole stream once the changes have ended.

@@ -12,6 +12,7 @@ use bytes::{Buf, BufMut, Bytes};
 use futures_util::StreamExt as _;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
+use longhaul_auth::Identity;
 use longhaul_core::{Error, Reason};
 use longhaul_wire::api::{Api, Method, MethodKind};
 use longhaul_wire::convert::Edge;
@@ -23,6 +24,7 @@ use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, En
 use tonic::server::{Grpc, StreamingService, UnaryService};
 use tonic::{Code, Status};
 
+use crate::access::{Credentials, Granted, Wanted};
 use crate::call::{self, Call, Caller, DOMAIN};
 use crate::{Server, session};
 
@@ -51,6 +53,15 @@ pub(crate) async fn answer(
         Ok(target) => target,
         Err(error) => return status::to_grpc(&error, DOMAIN).into_http(),
     };
+    let credentials = Credentials::of(request.headers(), request.extensions());
+    let known = target.api.as_deref();
+    let identity = match server.identify(known, &target.method, credentials) {
+        Ok(identity) => identity,
+        Err(error) => {
+            crate::log_failure(&error);
+            return status::to_grpc(&error, DOMAIN).into_http();
+        }
+    };
     let mut limit = server.config.limits.body_bytes_max;
     if &*target.method.full_name == SESSION {
         limit = limit.max(session::REQUEST_BYTES_MAX);
@@ -60,9 +71,9 @@ pub(crate) async fn answer(
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
     if target.method.client_streaming || target.method.server_streaming {
-        grpc.streaming(Stream { server, target }, request).await
+        grpc.streaming(Stream { server, target, identity }, request).await
     } else {
-        grpc.unary(Unary { server, target }, request).await
+        grpc.unary(Unary { server, target, identity }, request).await
     }
 }
 
@@ -106,6 +117,7 @@ impl Server {
 struct Unary {
     server: Arc<Server>,
     target: Target,
+    identity: Arc<Identity>,
 }
 
 impl UnaryService<Bytes> for Unary {
@@ -114,6 +126,7 @@ impl UnaryService<Bytes> for Unary {
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
         let (server, target) = (self.server.clone(), self.target.clone());
+        let identity = self.identity.clone();
         Box::pin(async move {
             let (metadata, _, message) = request.into_parts();
             let headers = metadata.into_headers();
@@ -122,8 +135,10 @@ impl UnaryService<Bytes> for Unary {
             let domain = target.api.as_ref().map_or(DOMAIN.into(), |api| api.name().clone());
             let traceparent = text(&headers, "traceparent");
             let parent_operation = call::parent_operation(&headers);
-            let caller = Caller { edge: Edge::Grpc, deadline, traceparent, parent_operation };
-            let call = Call { api: target.api, method: target.method, message, caller };
+            let edge = Edge::Grpc;
+            let caller = Caller { identity, edge, deadline, traceparent, parent_operation };
+            let (api, method) = (target.api, target.method);
+            let call = Call { api, method, message, caller, granted: None };
             let answer = server.answer(call);
             let answered = match timeout {
                 Some(timeout) => match tokio::time::timeout(timeout, answer).await {
@@ -150,6 +165,7 @@ impl UnaryService<Bytes> for Unary {
 struct Stream {
     server: Arc<Server>,
     target: Target,
+    identity: Arc<Identity>,
 }
 
 type Answers = Pin<Box<dyn futures_util::Stream<Item = Result<Bytes, Status>> + Send>>;
@@ -161,21 +177,32 @@ impl StreamingService<Bytes> for Stream {
 
     fn call(&mut self, request: tonic::Request<tonic::Streaming<Bytes>>) -> Self::Future {
         let (server, target) = (self.server.clone(), self.target.clone());
+        let caller = Caller {
+            identity: self.identity.clone(),
+            edge: Edge::Grpc,
+            deadline: None,
+            traceparent: "".into(),
+            parent_operation: None,
+        };
         Box::pin(async move {
+            let wanted = Wanted::of_method(target.api.as_ref(), &target.method);
+            let granted = server.authorise(wanted, &caller).await;
+            let granted = granted.map_err(|error| status::to_grpc(&error, DOMAIN))?;
             match &*target.method.full_name {
                 SESSION => {
                     let requests = decoded(request.into_inner());
-                    Ok(tonic::Response::new(encoded(server.workers.session(requests))))
+                    let session = server.workers.session(requests, caller);
+                    Ok(tonic::Response::new(encoded(session, granted)))
                 }
                 "longhaul.v1.Operators.Watch" => {
                     let mut requests = decoded::<v1::WatchRequest>(request.into_inner());
                     let first = match requests.next().await {
-                        Some(Ok(first)) => server.operators.watch(first).await,
+                        Some(Ok(first)) => server.operators.watch(first, &caller).await,
                         Some(Err(error)) => Err(error),
                         None => Err(Error::new(Reason::InvalidValue, "a watch needs a request")),
                     };
                     let watching = first.map_err(|error| status::to_grpc(&error, DOMAIN))?;
-                    Ok(tonic::Response::new(encoded(watching)))
+                    Ok(tonic::Response::new(encoded(watching, granted)))
                 }
                 other => Err(Status::unimplemented(format!(
                     "{other} is a stream, and this server serves no streams of this API"
@@ -229,11 +256,17 @@ fn unreadable(status: &Status) -> Option<Error> {
     }
 }
 
-/// The bytes of a stream of messages.
-fn encoded<M: prost::Message + 'static>(messages: mpsc::Receiver<Result<M, Error>>) -> Answers {
-    Box::pin(ReceiverStream::new(messages).map(|item| match item {
-        Ok(message) => Ok(message.encode_to_vec().into()),
-        Err(error) => Err(status::to_grpc(&error, DOMAIN)),
+/// The bytes of a stream of messages, which keeps its grant until it ends.
+fn encoded<M: prost::Message + 'static>(
+    messages: mpsc::Receiver<Result<M, Error>>,
+    granted: Granted,
+) -> Answers {
+    Box::pin(ReceiverStream::new(messages).map(move |item| {
+        let _ = &granted;
+        match item {
+            Ok(message) => Ok(message.encode_to_vec().into()),
+            Err(error) => Err(status::to_grpc(&error, DOMAIN)),
+        }
     }))
 }
 

@@ -23,6 +23,7 @@ use longhaul_wire::{query, status};
 use tonic::body::Body;
 
 use crate::Server;
+use crate::access::{Credentials, Wanted};
 use crate::call::{self, Call, Caller, DOMAIN};
 use crate::events;
 
@@ -39,7 +40,7 @@ pub(crate) async fn answer(
         return response;
     }
     if request.method() == http::Method::GET && request.uri().path() == events::PATH {
-        return watch(&server, &request).await;
+        return watch(&server, request).await;
     }
     let (parts, body) = request.into_parts();
     let mut exchange = Exchange {
@@ -65,26 +66,42 @@ pub(crate) async fn answer(
                 let seconds = HeaderValue::from(seconds);
                 response.headers_mut().insert(header::RETRY_AFTER, seconds);
             }
+            demand(&mut response, &error, &exchange.domain);
             response
         }
     }
 }
 
-async fn watch(server: &Arc<Server>, request: &Request<Incoming>) -> Response<Body> {
-    let query = request.uri().query().unwrap_or_default();
-    let watching = match system::extract(query, request.headers()) {
-        Ok((_, fields)) => server.watch_events(fields).await,
-        Err(error) => Err(error),
-    };
-    watching.unwrap_or_else(|error| {
+async fn watch(server: &Arc<Server>, request: Request<Incoming>) -> Response<Body> {
+    let (parts, _) = request.into_parts();
+    server.watch_events(&parts).await.unwrap_or_else(|error| {
+        crate::log_failure(&error);
         let json = status::to_http_body(&error, DOMAIN, Default::default(), true);
         let mut response = Response::new(Body::new(Full::new(Bytes::from(json))));
         let code = StatusCode::from_u16(status::http_code(error.code()));
         *response.status_mut() = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let kind = HeaderValue::from_static("application/json; charset=UTF-8");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        demand(&mut response, &error, DOMAIN);
         response
     })
+}
+
+/// Says how to say who calls, on an answer that misses it. Source: RFC 6750, 3.
+fn demand(response: &mut Response<Body>, error: &Error, host: &str) {
+    let why = if error.reason == Reason::CredentialsMissing {
+        ""
+    } else if matches!(error.reason, Reason::CredentialsInvalid | Reason::AccessTokenExpired) {
+        ", error=\"invalid_token\""
+    } else if error.reason == Reason::AccessTokenScopeInsufficient {
+        ", error=\"insufficient_scope\""
+    } else {
+        return;
+    };
+    let demand = format!("Bearer realm=\"https://{host}/\"{why}");
+    if let Ok(demand) = HeaderValue::from_str(&demand) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, demand);
+    }
 }
 
 /// A method that the request may mean, of one API.
@@ -108,7 +125,13 @@ impl Exchange {
         let meant =
             system::effective(&self.parts.method, &raw_query, &self.parts.headers, &[])?.method;
         let candidates = self.candidates(&meant)?;
+        let caller = self.caller(&candidates, &raw_query)?;
         let (api, call, known) = self.choose(candidates).await?;
+        let granted = match Wanted::of_path(known.then_some(&api), &call) {
+            Some(wanted) => Some(self.server.authorise(wanted, &caller).await?),
+            // The path does not say what the call is about; the whole request will.
+            None => None,
+        };
         let body = self.read(body).await?;
         let headers = &self.parts.headers;
         let effective = system::effective(&self.parts.method, &raw_query, headers, &body)?;
@@ -130,7 +153,8 @@ impl Exchange {
                 api: known.then(|| api.clone()),
                 method: call.method.clone(),
                 message: message.encode_to_bytes(),
-                caller: self.caller(),
+                caller,
+                granted,
             })
             .await?;
         self.render(&api, &call.method.output, rule.response_body.as_deref(), &answer)
@@ -242,13 +266,24 @@ impl Exchange {
         }
     }
 
-    fn caller(&self) -> Caller {
-        Caller {
+    /// Who calls, by header, query or certificate. The first candidate's method is named to those who are
+    /// not known: all candidates have the same.
+    fn caller(&self, candidates: &[Candidate], raw_query: &str) -> Result<Caller, Error> {
+        let (api, call) =
+            candidates.first().expect("an empty list of candidates is an error before");
+        let api = (candidates.len() == 1).then_some(&**api);
+        let query_token = system::query_token(raw_query);
+        let credentials = Credentials {
+            query_token: query_token.as_deref(),
+            ..Credentials::of(&self.parts.headers, &self.parts.extensions)
+        };
+        Ok(Caller {
+            identity: self.server.identify(api, &call.method, credentials)?,
             edge: Edge::Json,
             deadline: None,
             traceparent: self.header("traceparent").into(),
             parent_operation: call::parent_operation(&self.parts.headers),
-        }
+        })
     }
 
     fn header(&self, name: &str) -> &str {

@@ -3,6 +3,7 @@
 //! Owns the wiring of a running server and its orderly end. Rules are `longhaul-core`'s, words on the
 //! line `longhaul-wire`'s, rows `longhaul-store`'s.
 
+pub mod access;
 pub mod bulk;
 pub mod call;
 pub mod cascade;
@@ -36,6 +37,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::bulk::BulkCancels;
 use crate::cascade::Cascade;
 use crate::clock::{Clock, SystemClock};
@@ -54,6 +56,7 @@ pub struct Server {
     pub(crate) config: Config,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) apis: Arc<Apis>,
+    pub(crate) access: Access,
     pub(crate) operations: Operations,
     pub(crate) operators: Arc<Operators>,
     pub(crate) workers: Arc<Workers>,
@@ -131,6 +134,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         health: GrpcHealth::new(service_names(&apis)).await,
         reflection: Reflection::new(&apis)?,
         calls: Arc::new(Semaphore::new(config.limits.calls_max)),
+        access: Access::new(config.auth.mode(), Vec::new()),
         apis,
         clock,
         config,

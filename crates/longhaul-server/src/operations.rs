@@ -71,7 +71,7 @@ impl Operations {
             queue: method.queue.clone(),
             parent: facts.parent.into(),
             target: facts.target.into(),
-            actor: Arc::default(),
+            actor: call.caller.identity.actor(),
             request: facts.request,
             metadata: facts.metadata,
             traceparent: call.caller.traceparent.clone(),
@@ -211,7 +211,8 @@ impl Operations {
         let request =
             longrunning::CancelOperationRequest::decode(&*call.message).map_err(undecodable)?;
         let name = self.name(&request.name, &call)?;
-        let command = Command::Cancel { cause: Cause::Client, actor: "".into(), reason: "".into() };
+        let actor = call.caller.identity.actor();
+        let command = Command::Cancel { cause: Cause::Client, actor, reason: "".into() };
         self.change(name, &call, Priority::Urgent, command).await
     }
 
@@ -221,7 +222,8 @@ impl Operations {
         let request =
             longrunning::DeleteOperationRequest::decode(&*call.message).map_err(undecodable)?;
         let name = self.name(&request.name, &call)?;
-        self.change(name, &call, Priority::Normal, Command::Delete { actor: "".into() }).await
+        let actor = call.caller.identity.actor();
+        self.change(name, &call, Priority::Normal, Command::Delete { actor }).await
     }
 
     async fn change(

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::bulk::BulkCancels;
-use crate::call::{Call, not_found, overloaded};
+use crate::call::{Call, Caller, not_found, overloaded};
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::operations::draw;
@@ -68,11 +68,11 @@ impl Operators {
             }
             "Cancel" => {
                 let request = v1::CancelRequest::decode(message).map_err(undecodable)?;
-                Ok(self.cancel(&request).await?.encode_to_vec().into())
+                Ok(self.cancel(&request, &call.caller).await?.encode_to_vec().into())
             }
             "CancelByRequestId" => {
                 let request = v1::CancelByRequestIdRequest::decode(message).map_err(undecodable)?;
-                Ok(self.cancel_by_request_id(&request).await?.encode_to_vec().into())
+                Ok(self.cancel_by_request_id(&request, &call.caller).await?.encode_to_vec().into())
             }
             "Explain" => {
                 let request = v1::ExplainRequest::decode(message).map_err(undecodable)?;
@@ -83,11 +83,11 @@ impl Operators {
                 let request = v1::BulkCancelRequest::decode(message).map_err(undecodable)?;
                 checked_reason(&request.reason)?;
                 let api = self.api(&request.api)?;
-                Ok(self.bulk.start(request, api).await?.encode_to_vec().into())
+                Ok(self.bulk.start(request, api, &call.caller).await?.encode_to_vec().into())
             }
             "Detach" => {
                 let request = v1::DetachRequest::decode(message).map_err(undecodable)?;
-                Ok(self.detach(&request).await?.encode_to_vec().into())
+                Ok(self.detach(&request, &call.caller).await?.encode_to_vec().into())
             }
             other => Err(Error::new(
                 Reason::MethodNotFound,
@@ -111,13 +111,18 @@ impl Operators {
         Ok(detail)
     }
 
-    async fn cancel(&self, request: &v1::CancelRequest) -> Result<v1::CancelResponse, Error> {
+    async fn cancel(
+        &self,
+        request: &v1::CancelRequest,
+        caller: &Caller,
+    ) -> Result<v1::CancelResponse, Error> {
+        let actor = caller.identity.actor();
         let name = OperationName::parse(&request.name)?;
         let reason = checked_reason(&request.reason)?;
         let now = self.clock.now();
         let decide = Arc::new(move |operation: Option<&Operation>| {
             let found = operation.ok_or(Refusal::NotFound)?;
-            longhaul_core::cancel_as_operator(found, "".into(), reason.clone(), now)
+            longhaul_core::cancel_as_operator(found, actor.clone(), reason.clone(), now)
         });
         let applied = self
             .store
@@ -127,12 +132,18 @@ impl Operators {
         Ok(came_of(&applied))
     }
 
-    async fn detach(&self, request: &v1::DetachRequest) -> Result<v1::DetachResponse, Error> {
+    async fn detach(
+        &self,
+        request: &v1::DetachRequest,
+        caller: &Caller,
+    ) -> Result<v1::DetachResponse, Error> {
+        let actor = caller.identity.actor();
         let name = OperationName::parse(&request.name)?;
         let now = self.clock.now();
         let decide = Arc::new(move |operation: Option<&Operation>| {
             let found = operation.filter(|found| !found.is_tombstone());
-            apply(found.ok_or(Refusal::NotFound)?, Command::Detach { actor: "".into() }, now)
+            let detach = Command::Detach { actor: actor.clone() };
+            apply(found.ok_or(Refusal::NotFound)?, detach, now)
         });
         let applied = self
             .store
@@ -145,6 +156,7 @@ impl Operators {
     async fn cancel_by_request_id(
         &self,
         request: &v1::CancelByRequestIdRequest,
+        caller: &Caller,
     ) -> Result<v1::CancelResponse, Error> {
         let api = self.api(&request.api)?;
         let reason = checked_reason(&request.reason)?;
@@ -170,7 +182,7 @@ impl Operators {
             queue: "".into(),
             parent: parent.into(),
             target: "".into(),
-            actor: "".into(),
+            actor: caller.identity.actor(),
             request: nothing.clone(),
             metadata: nothing,
             traceparent: "".into(),
@@ -209,6 +221,7 @@ impl Operators {
     pub(crate) async fn watch(
         self: &Arc<Self>,
         request: v1::WatchRequest,
+        _caller: &Caller,
     ) -> Result<mpsc::Receiver<Result<v1::WatchResponse, Error>>, Error> {
         let names = self.chosen(&request).await?;
         let place = self

@@ -20,6 +20,7 @@ use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 
 use self::claimer::{Claimer, Taken, give_back};
+use crate::call::Caller;
 use crate::watch::Subscription;
 use crate::workers::{Claimant, Workers};
 
@@ -80,6 +81,7 @@ impl Workers {
     pub(crate) fn session(
         self: &Arc<Self>,
         requests: Requests,
+        _caller: Caller,
     ) -> mpsc::Receiver<Result<v1::SessionResponse, Error>> {
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let workers = self.clone();

@@ -59,6 +59,27 @@ impl HttpCall {
     pub fn rule(&self) -> &HttpRule {
         &self.method.rules[self.rule]
     }
+
+    /// The resource that the path names, such as an operation or the parent of a start; `None` when the
+    /// path alone does not say it.
+    #[must_use]
+    pub fn resource(&self) -> Option<String> {
+        let variables = self.variables.as_ref().ok()?;
+        let value = |wanted: &str| {
+            let found = variables.iter().find(|(field, _)| field == wanted);
+            found.map(|(_, value)| value.clone())
+        };
+        match self.method.kind {
+            MethodKind::Operations(_) => value("name"),
+            MethodKind::Start(_) | MethodKind::Native | MethodKind::Other => {
+                let template = &self.rule().template;
+                if template.variables().is_empty() {
+                    return None;
+                }
+                Some(resource_path(&template.expand(value)?, template).to_owned())
+            }
+        }
+    }
 }
 
 impl Api {

@@ -88,6 +88,13 @@ pub fn start_facts(api: &Api, method: &Method, request: &Message) -> Result<Star
     })
 }
 
+/// The resource that a request is about, such as `projects/p/locations/l/targets/t` or, for a create,
+/// the collection; `None` where the request does not say it in the shape of the method's path.
+#[must_use]
+pub fn resource_of(method: &Method, request: &Message) -> Option<String> {
+    resource(method, request).ok().map(|resource| resource.path)
+}
+
 /// The id of a new operation, in the style of its API. Unique as long as `uid` or `random` is.
 ///
 /// `uid` is a UUID as a number, `now` the time of the start, `random` from a secure source.

@@ -74,7 +74,7 @@ pub fn to_status(error: &Error, host: &str) -> Status {
 fn status_with(error: &Error, host: &str, violations: usize) -> Status {
     let info = ErrorInfo {
         reason: error.reason.name().into(),
-        domain: host.into(),
+        domain: error.domain.as_deref().unwrap_or(host).into(),
         metadata: error.metadata.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
     };
     let mut details = vec![pack("google.rpc.ErrorInfo", &info)];
@@ -210,7 +210,7 @@ impl Body {
         self.open(b'[');
         self.detail("google.rpc.ErrorInfo");
         self.text("reason", error.reason.name());
-        self.text("domain", host);
+        self.text("domain", error.domain.as_deref().unwrap_or(host));
         if !error.metadata.is_empty() {
             self.key("metadata");
             self.open(b'{');

@@ -21,7 +21,7 @@ use crate::status::ErrorFormat;
 const PAIRS_MAX: usize = 10_000;
 
 /// What a caller said about the call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SystemParameters {
     /// `alt=json;enum-encoding=int`: numbers for enum values in the answer.
     pub enums_as_ints: bool,
@@ -35,8 +35,6 @@ pub struct SystemParameters {
     pub error_format: ErrorFormat,
     /// `key`: an API key.
     pub key: Option<String>,
-    /// `access_token` or `oauth_token`: a bearer token in the query.
-    pub access_token: Option<String>,
     /// `quotaUser`: whom a quota counts for.
     pub quota_user: Option<String>,
     /// `$userProject`: the project that pays.
@@ -54,11 +52,17 @@ impl Default for SystemParameters {
             fields: None,
             error_format: ErrorFormat::default(),
             key: None,
-            access_token: None,
             quota_user: None,
             user_project: None,
             api_version: None,
         }
+    }
+}
+
+impl std::fmt::Debug for SystemParameters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // An API key is a secret, so the fields that callers fill are left out.
+        f.debug_struct("SystemParameters").field("pretty", &self.pretty).finish_non_exhaustive()
     }
 }
 
@@ -90,6 +94,20 @@ pub fn extract(
     Ok((parameters, rest))
 }
 
+/// The token that a raw query carries, if it does: `access_token` or `oauth_token`, the last one.
+#[must_use]
+pub fn query_token(raw_query: &str) -> Option<String> {
+    if !raw_query.contains("_token") {
+        return None;
+    }
+    let tokens = raw_query.split('&').filter_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        let key = decode(key).ok()?;
+        matches!(&*key.trim_start_matches('$'), "access_token" | "oauth_token").then_some(value)
+    });
+    tokens.last().and_then(|value| decode(value).ok()).map(Cow::into_owned)
+}
+
 impl SystemParameters {
     /// Takes one pair of the query; false when it is no system parameter.
     fn take(&mut self, key: &str, value: &str) -> Result<bool, Error> {
@@ -111,7 +129,7 @@ impl SystemParameters {
             }
             "$key" | "key" => set(&mut self.key, value),
             "access_token" | "$access_token" | "oauth_token" | "$oauth_token" => {
-                set(&mut self.access_token, value);
+                // Read by `query_token`, before anything else; kept nowhere.
             }
             "$quotaUser" | "quotaUser" => set(&mut self.quota_user, value),
             "$userProject" => set(&mut self.user_project, value),

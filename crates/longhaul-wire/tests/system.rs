@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue};
 use longhaul_core::Reason;
 use longhaul_wire::http_rule::HttpMethod;
 use longhaul_wire::status::ErrorFormat;
-use longhaul_wire::system::{ResponseMask, SystemParameters, effective, extract};
+use longhaul_wire::system::{ResponseMask, SystemParameters, effective, extract, query_token};
 
 fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
     pairs
@@ -36,7 +36,6 @@ fn every_parameter_is_taken_and_the_rest_is_left_in_order() {
             fields: Some(ResponseMask::parse("name").unwrap()),
             error_format: ErrorFormat::V1,
             key: some("k"),
-            access_token: some("t"),
             quota_user: some("q"),
             user_project: some("p"),
             api_version: some("v"),
@@ -44,6 +43,22 @@ fn every_parameter_is_taken_and_the_rest_is_left_in_order() {
     );
     let rest: Vec<_> = rest.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(rest, [("b", "2"), ("a", "+ 1"), ("b", "3")]);
+}
+
+#[test]
+fn a_token_in_the_query_is_read_apart_and_kept_nowhere_else() {
+    let check = |query: &str, want: Option<&str>| {
+        assert_eq!(query_token(query).as_deref(), want, "{query}");
+    };
+    check("a=1&access_token=x%2Ey&b=2", Some("x.y"));
+    check("$oauth_token=t", Some("t"));
+    check("access%5Ftoken=a&oauth_token=t", Some("t"));
+    check("access_token", None);
+    check("my_access_token=t", None);
+    check("", None);
+    let (parameters, rest) = extract("key=hush&access_token=hush", &HeaderMap::new()).unwrap();
+    assert!(rest.is_empty());
+    assert!(!format!("{parameters:?}").contains("hush"));
 }
 
 #[test]

@@ -72,6 +72,8 @@ class Server:
             proto = {json.dumps(str(HERE / "library"))}
             service_config = {json.dumps(str(HERE / "library/service.yaml"))}
             settings = {json.dumps(str(HERE / "library/settings.yaml"))}
+            [auth]
+            mode = "off"
             """
         )
         port_file = self.folder / "port"

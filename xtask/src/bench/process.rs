@@ -30,7 +30,7 @@ impl Server {
         std::fs::write(
             &config,
             format!(
-                "listen = \"127.0.0.1:0\"\ndata = {:?}\n\n[[api]]\nbundle = \"clouddeploy\"\n",
+                "listen = \"127.0.0.1:0\"\ndata = {:?}\n\n[[api]]\nbundle = \"clouddeploy\"\n\n[auth]\nmode = \"off\"\n",
                 data.display().to_string()
             ),
         )?;

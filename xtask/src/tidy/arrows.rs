@@ -30,6 +30,21 @@ const ROOMS: &[Room] = &[
         may_use: &["longhaul-core"],
         never: &["prost*", "protox", "tonic*", "buffa*", "hyper", "hyper-util", "http"],
     },
+    // Who calls and what they may do: no edge, no protobuf, nothing stored.
+    Room {
+        name: "longhaul-auth",
+        may_use: &["longhaul-core"],
+        never: &[
+            "prost*",
+            "protox",
+            "tonic*",
+            "buffa*",
+            "hyper",
+            "hyper-util",
+            "rusqlite",
+            "tokio-postgres",
+        ],
+    },
     // What callers import: no database.
     Room {
         name: "longhaul-client",
@@ -39,13 +54,13 @@ const ROOMS: &[Room] = &[
     // Where rooms meet.
     Room {
         name: "longhaul-server",
-        may_use: &["longhaul-core", "longhaul-wire", "longhaul-store"],
+        may_use: &["longhaul-core", "longhaul-auth", "longhaul-wire", "longhaul-store"],
         never: &[],
     },
     // Flags, and the practice worker, which is a client and builds typed responses.
     Room {
         name: "longhaul",
-        may_use: &["longhaul-server", "longhaul-client", "longhaul-wire"],
+        may_use: &["longhaul-server", "longhaul-client", "longhaul-auth", "longhaul-wire"],
         never: &["rusqlite", "tokio-postgres"],
     },
     // Automation may look anywhere; nobody looks into it.
@@ -53,6 +68,7 @@ const ROOMS: &[Room] = &[
         name: "xtask",
         may_use: &[
             "longhaul-core",
+            "longhaul-auth",
             "longhaul-wire",
             "longhaul-store",
             "longhaul-client",

@@ -38,7 +38,8 @@ impl Process {
         Self::start(dev_command(folder, &port_file, arguments), port_file, scratch).await
     }
 
-    /// Starts `longhaul serve` with this configuration and waits until it says where it listens.
+    /// Starts `longhaul serve` with this configuration and waits until it says where it listens. Nobody is
+    /// asked who they are, unless the configuration says so.
     pub async fn serve(configuration: &str) -> Self {
         Self::serve_until(configuration, "").await
     }
@@ -47,7 +48,9 @@ impl Process {
     pub async fn serve_until(configuration: &str, failpoint: &str) -> Self {
         let scratch = TempDir::new().unwrap();
         let (file, port_file) = (scratch.path().join("longhaul.toml"), scratch.path().join("port"));
-        std::fs::write(&file, configuration).unwrap();
+        let mode = "\n[auth]\nmode = \"off\"\n";
+        let mode = if configuration.contains("[auth]") { "" } else { mode };
+        std::fs::write(&file, format!("{configuration}{mode}")).unwrap();
         let mut command = command();
         if !failpoint.is_empty() {
             // What it says when it ends is no news to a test that wanted that.

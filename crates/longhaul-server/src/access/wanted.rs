@@ -1,0 +1,60 @@
+//! What a call is about, read from its path or its message before anything else is looked at.
+
+use std::sync::Arc;
+
+use longhaul_wire::api::{Api, HttpCall, Method, MethodKind};
+use longhaul_wire::message::Message;
+use longhaul_wire::settings::OperationsVerb;
+use longhaul_wire::{longrunning, start};
+use prost::Message as _;
+
+use crate::call::Call;
+
+/// What a call is about.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The API meant; `None` when the operation decides.
+    pub api: Option<Arc<Api>>,
+    /// The method.
+    pub method: Arc<Method>,
+    /// An operation's name, the parent of a list, the resource of a start; empty when the call names none
+    /// or cannot be read.
+    pub resource: String,
+}
+
+impl Wanted {
+    /// Read from a path; `None` when the path does not say what the call is about.
+    pub(crate) fn of_path(api: Option<&Arc<Api>>, call: &HttpCall) -> Option<Self> {
+        let resource = call.resource()?;
+        Some(Self { api: api.cloned(), method: call.method.clone(), resource })
+    }
+
+    /// Read from the whole request.
+    pub(crate) fn of_call(call: &Call) -> Self {
+        let resource = match &call.method.kind {
+            MethodKind::Operations(verb) => name(*verb, &call.message),
+            MethodKind::Native => None,
+            MethodKind::Start(_) | MethodKind::Other => {
+                let message = Message::decode(&call.method.input, &call.message);
+                message.ok().and_then(|message| start::resource_of(&call.method, &message))
+            }
+        };
+        let resource = resource.unwrap_or_default();
+        Self { api: call.api.clone(), method: call.method.clone(), resource }
+    }
+
+    /// Of a method that is about no resource in particular.
+    pub(crate) fn of_method(api: Option<&Arc<Api>>, method: &Arc<Method>) -> Self {
+        Self { api: api.cloned(), method: method.clone(), resource: String::new() }
+    }
+}
+
+fn name(verb: OperationsVerb, message: &[u8]) -> Option<String> {
+    Some(match verb {
+        OperationsVerb::List => longrunning::ListOperationsRequest::decode(message).ok()?.name,
+        OperationsVerb::Get
+        | OperationsVerb::Cancel
+        | OperationsVerb::Delete
+        | OperationsVerb::Wait => longrunning::GetOperationRequest::decode(message).ok()?.name,
+    })
+}
