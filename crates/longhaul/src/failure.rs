@@ -149,6 +149,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match &error {
             Error::InvalidArgument(message) => Self::usage(message),
+            Error::Token(error) => Self::new(Exit::Failed, error.to_string()),
             Error::Transport(transport) => {
                 let failure = Self::new(Exit::Failed, error.to_string());
                 match transport.kind {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::name::to_path;
 use super::wait::{WaitOptions, until_done};
 use super::{Error, ListOptions, Operation, Page, StatusError, TransportError, TransportKind};
+use crate::{Credentials, CredentialsError, Token};
 
 /// Longest wait for one answer. Servers may hold a get for some seconds on purpose.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,13 +33,18 @@ pub struct Client {
     base: Url,
     version: String,
     host: Option<HeaderValue>,
-    authorization: Option<HeaderValue>,
+    token: Option<Token>,
 }
 
 impl Client {
     /// A client of the server at `url`: `http` or `https`, with a path prefix if need be. For a loopback
     /// address the scheme may be left out. Connects only when a call is made.
     pub fn new(url: &str) -> Result<Self, Error> {
+        Self::connect_with(url, &Credentials::default())
+    }
+
+    /// As [`Client::new`], showing and trusting what `credentials` say.
+    pub fn connect_with(url: &str, credentials: &Credentials) -> Result<Self, Error> {
         let base = parse_base(url)?;
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("longhaul/", env!("CARGO_PKG_VERSION")))
@@ -47,13 +53,15 @@ impl Client {
         if is_loopback(&base) {
             builder = builder.no_proxy();
         }
+        builder = tls(builder, credentials)?;
         let http = builder.build().map_err(|error| {
             Error::Transport(TransportError {
                 kind: TransportKind::Connect,
                 ..TransportError::read(base.as_str(), &error)
             })
         })?;
-        Ok(Self { http, base, version: "v1".to_owned(), host: None, authorization: None })
+        let (version, token) = ("v1".to_owned(), credentials.token.clone());
+        Ok(Self { http, base, version, host: None, token })
     }
 
     /// Says which of the server's APIs is meant: by the prefix of its paths (`clouddeploy`) or, when
@@ -85,14 +93,7 @@ impl Client {
 
     /// Sends this bearer token.
     pub fn with_token(mut self, token: &str) -> Result<Self, Error> {
-        let mut value =
-            HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| {
-                Error::InvalidArgument(
-                    "the token has characters that no header can carry".to_owned(),
-                )
-            })?;
-        value.set_sensitive(true);
-        self.authorization = Some(value);
+        self.token = Some(Token::fixed(token).map_err(unusable)?);
         Ok(self)
     }
 
@@ -284,8 +285,8 @@ impl Client {
         if let Some(host) = &self.host {
             request = request.header(HOST, host.clone());
         }
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, token.header().await.map_err(Error::Token)?);
         }
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
@@ -323,9 +324,31 @@ fn retry_pause(error: &Error, pause: Duration) -> Option<Duration> {
         }
         Error::Status(_)
         | Error::InvalidArgument(_)
+        | Error::Token(_)
         | Error::Reply { .. }
         | Error::Timeout { .. } => None,
     }
+}
+
+fn tls(
+    mut builder: reqwest::ClientBuilder,
+    credentials: &Credentials,
+) -> Result<reqwest::ClientBuilder, Error> {
+    let wrong = |error: reqwest::Error| {
+        Error::InvalidArgument(format!("the certificates cannot be used: {error}"))
+    };
+    if let Some(ca) = &credentials.ca {
+        builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(ca).map_err(wrong)?);
+    }
+    if let Some(identity) = &credentials.identity {
+        let identity = reqwest::Identity::from_pem(&identity.joined()).map_err(wrong)?;
+        builder = builder.identity(identity);
+    }
+    Ok(builder)
+}
+
+fn unusable(error: CredentialsError) -> Error {
+    Error::InvalidArgument(error.to_string())
 }
 
 fn read_operation(url: &Url, value: Value) -> Result<Operation, Error> {

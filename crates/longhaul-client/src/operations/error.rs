@@ -10,12 +10,15 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Operation;
+use crate::CredentialsError;
 
 /// Why a call gave no result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Error {
     /// The caller's own argument is malformed; nothing was sent.
     InvalidArgument(String),
+    /// No token could be had; nothing was sent.
+    Token(CredentialsError),
     /// No answer arrived.
     Transport(TransportError),
     /// The server refused.
@@ -95,7 +98,10 @@ impl Error {
         match self {
             Self::Transport(_) => true,
             Self::Status(error) => matches!(error.http, 429 | 503) || error.status == "UNAVAILABLE",
-            Self::InvalidArgument(_) | Self::Reply { .. } | Self::Timeout { .. } => false,
+            Self::InvalidArgument(_)
+            | Self::Token(_)
+            | Self::Reply { .. }
+            | Self::Timeout { .. } => false,
         }
     }
 
@@ -105,6 +111,7 @@ impl Error {
         match self {
             Self::Status(error) => error.info.as_ref().map(|info| info.reason.as_str()),
             Self::InvalidArgument(_)
+            | Self::Token(_)
             | Self::Transport(_)
             | Self::Reply { .. }
             | Self::Timeout { .. } => None,
@@ -203,6 +210,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidArgument(message) => f.write_str(message),
+            Self::Token(error) => error.fmt(f),
             Self::Transport(error) => error.fmt(f),
             Self::Status(error) => error.fmt(f),
             Self::Reply { url, message } => write!(f, "unusable answer from {url}: {message}"),

@@ -13,6 +13,7 @@ use prost::Message;
 
 use super::{Any, Assignment, Context, Error, Grpc, Handler, Link, Options};
 use super::{Stopped, Unfinished, Worker};
+use crate::Credentials;
 
 type Doing<T> = Pin<Box<dyn Future<Output = Result<T, Unfinished>> + Send>>;
 type Do<T> = Box<dyn Fn(Assignment, Context) -> Doing<T> + Send + Sync>;
@@ -42,6 +43,7 @@ type Do<T> = Box<dyn Fn(Assignment, Context) -> Doing<T> + Send + Sync>;
 /// ```
 pub struct Builder {
     url: String,
+    credentials: Credentials,
     options: Options,
     methods: Methods,
     twice: Option<String>,
@@ -57,12 +59,24 @@ struct Methods {
 impl Worker {
     /// Starts a worker made of closures, for the server at `url`.
     pub fn builder(url: impl Into<String>) -> Builder {
-        let (options, methods) = (Options::default(), Methods::default());
-        Builder { url: url.into(), options, methods, twice: None }
+        Builder {
+            url: url.into(),
+            credentials: Credentials::default(),
+            options: Options::default(),
+            methods: Methods::default(),
+            twice: None,
+        }
     }
 }
 
 impl Builder {
+    /// What the worker shows to the server, and which servers it believes.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
     /// Who the worker is, as in [`Options::name`].
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -129,7 +143,7 @@ impl Builder {
 
     /// The worker, which does not run yet. Fails when an option is wrong or a method is given twice.
     pub fn build(self) -> Result<Worker, Error> {
-        let link = Grpc::connect(&self.url)?;
+        let link = Grpc::connect_with(&self.url, &self.credentials)?;
         self.build_on(link)
     }
 

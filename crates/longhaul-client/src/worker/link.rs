@@ -1,6 +1,8 @@
 //! The way to the server: two calls and a stream, over gRPC or, in tests, over nothing.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,11 +13,12 @@ use longhaul_wire::v1::{
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 
 use super::Error;
+use crate::{Credentials, Token};
 
 /// Largest answer that is read, in bytes: a thousand assignments with large requests fit.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -57,56 +60,99 @@ pub struct Grpc {
     client: WorkersClient<Channel>,
     /// Where to connect anew; `None` for a channel that the caller made.
     endpoint: Option<Endpoint>,
-    authorization: Option<MetadataValue<Ascii>>,
+    token: Option<Token>,
+    /// The server has answered a call of ours.
+    known: Arc<AtomicBool>,
 }
 
 impl Grpc {
     /// A link to the server at `url`, such as `http://127.0.0.1:7151`. Connects when first used, and again
     /// whenever the connection is lost. Must be called within a Tokio runtime.
     pub fn connect(url: &str) -> Result<Self, Error> {
+        Self::connect_with(url, &Credentials::default())
+    }
+
+    /// As [`Grpc::connect`], showing and trusting what `credentials` say.
+    pub fn connect_with(url: &str, credentials: &Credentials) -> Result<Self, Error> {
         let wrong = |why: String| {
             Error::InvalidArgument(format!(
                 "worker URL {url:?} {why}; give one such as http://127.0.0.1:7151"
             ))
         };
-        if !url.starts_with("http://") {
-            return Err(wrong("must begin with http://".to_owned()));
+        let secure = url.starts_with("https://");
+        if !secure && !url.starts_with("http://") {
+            return Err(wrong("must begin with http:// or https://".to_owned()));
         }
-        let endpoint = Endpoint::from_shared(url.to_owned())
+        let mut endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(|error| wrong(format!("is malformed ({error})")))?
             .tcp_nodelay(true)
             .connect_timeout(Duration::from_secs(5))
             .http2_keep_alive_interval(KEEP_ALIVE.0)
             .keep_alive_timeout(KEEP_ALIVE.1)
             .keep_alive_while_idle(true);
+        if secure {
+            endpoint = endpoint.tls_config(tls(credentials)).map_err(|error| {
+                Error::InvalidArgument(format!("the certificates cannot be used: {error}"))
+            })?;
+        }
         let link = Self::over(endpoint.connect_lazy());
-        Ok(Self { endpoint: Some(endpoint), ..link })
+        Ok(Self { endpoint: Some(endpoint), token: credentials.token.clone(), ..link })
     }
 
     /// A link over a channel that the caller made.
     #[must_use]
     pub fn over(channel: Channel) -> Self {
-        Self { client: client(channel), endpoint: None, authorization: None }
+        Self { client: client(channel), endpoint: None, token: None, known: Arc::default() }
     }
 
     /// Sends this bearer token with every call.
     pub fn with_token(mut self, token: &str) -> Result<Self, Error> {
-        let value = format!("Bearer {}", token.trim()).parse().map_err(|_| {
-            Error::InvalidArgument("the token has characters that no header can carry".to_owned())
-        })?;
-        self.authorization = Some(value);
+        let token = Token::fixed(token);
+        self.token = Some(token.map_err(|error| Error::InvalidArgument(error.to_string()))?);
         Ok(self)
     }
 
-    fn request<M>(&self, message: M, timeout: Option<Duration>) -> Request<M> {
+    async fn request<M>(
+        &self,
+        message: M,
+        timeout: Option<Duration>,
+    ) -> Result<Request<M>, Status> {
         let mut request = Request::new(message);
         if let Some(timeout) = timeout {
             request.set_timeout(timeout);
         }
-        if let Some(value) = &self.authorization {
-            request.metadata_mut().insert("authorization", value.clone());
+        if let Some(token) = &self.token {
+            let header = token.header().await;
+            let header = header.map_err(|error| {
+                tracing::warn!(%error, "calling without a token cannot help; trying again");
+                Status::unavailable(error.to_string())
+            })?;
+            let value = MetadataValue::try_from(header.as_bytes());
+            let mut value = value.map_err(|error| Status::internal(error.to_string()))?;
+            value.set_sensitive(true);
+            request.metadata_mut().insert("authorization", value);
         }
-        request
+        Ok(request)
+    }
+
+    /// A token that was good and is refused now has expired; where the next one comes by itself, the
+    /// refusal is not for good.
+    fn judge<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
+        match answer {
+            Ok(answer) => {
+                self.known.store(true, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Err(status)
+                if status.code() == Code::Unauthenticated
+                    && self.known.load(Ordering::Relaxed)
+                    && self.token.as_ref().is_some_and(Token::renews) =>
+            {
+                tracing::warn!(%status, "the token is not accepted any more; waiting for another");
+                Err(Status::unavailable(status.message()))
+            }
+            Err(status) => Err(status),
+        }
     }
 }
 
@@ -117,8 +163,8 @@ impl Link for Grpc {
         request: ClaimRequest,
         timeout: Duration,
     ) -> Result<ClaimResponse, Status> {
-        let request = self.request(request, Some(timeout));
-        Ok(self.client.clone().claim(request).await?.into_inner())
+        let request = self.request(request, Some(timeout)).await?;
+        Ok(self.judge(self.client.clone().claim(request).await)?.into_inner())
     }
 
     async fn report(
@@ -126,8 +172,8 @@ impl Link for Grpc {
         request: ReportRequest,
         timeout: Duration,
     ) -> Result<ReportResponse, Status> {
-        let request = self.request(request, Some(timeout));
-        Ok(self.client.clone().report(request).await?.into_inner())
+        let request = self.request(request, Some(timeout)).await?;
+        Ok(self.judge(self.client.clone().report(request).await)?.into_inner())
     }
 
     /// Over a connection of its own: when a session went silent, the connection is not trusted again.
@@ -139,9 +185,21 @@ impl Link for Grpc {
             }
             None => self.client.clone(),
         };
-        let request = self.request(ReceiverStream::new(requests), None);
-        Ok(Box::pin(client.session(request).await?.into_inner()))
+        let request = self.request(ReceiverStream::new(requests), None).await?;
+        Ok(Box::pin(self.judge(client.session(request).await)?.into_inner()))
     }
+}
+
+fn tls(credentials: &Credentials) -> ClientTlsConfig {
+    let mut tls = match &credentials.ca {
+        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    if let Some(identity) = &credentials.identity {
+        let identity = tonic::transport::Identity::from_pem(&identity.certificate, &identity.key);
+        tls = tls.identity(identity);
+    }
+    tls
 }
 
 fn client(channel: Channel) -> WorkersClient<Channel> {

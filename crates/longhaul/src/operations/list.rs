@@ -84,6 +84,7 @@ pub async fn everywhere(
         | Error::InvalidArgument(_)
         | Error::Transport(_)
         | Error::Reply { .. }
+        | Error::Token(_)
         | Error::Timeout { .. } => None,
     };
     let Some(fitting) = fitting else { return Err(ambiguous.into()) };
