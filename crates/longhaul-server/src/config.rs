@@ -202,6 +202,10 @@ pub struct Workers {
     /// Longest span it may ask for.
     #[serde(deserialize_with = "duration")]
     pub lease_max: Duration,
+    /// How far this machine's clock may be from the clock of a store that several servers share; beyond, this
+    /// server is not ready and ends no lease. Workers stop a sixth of a lease before it ends.
+    #[serde(deserialize_with = "duration")]
+    pub clock_skew_max: Duration,
     /// Operations one claim may take, and items one report may have.
     pub batch_max: usize,
     /// Bytes of one checkpoint.
@@ -215,6 +219,7 @@ impl Default for Workers {
         Self {
             lease: Duration::from_secs(30),
             lease_max: Duration::from_secs(3600),
+            clock_skew_max: Duration::from_secs(2),
             batch_max: 1000,
             checkpoint_bytes_max: 1 << 20,
             progress_bytes_max: 1 << 20,

@@ -70,6 +70,9 @@ impl Server {
         if self.draining.is_cancelled() {
             return Some("the server is stopping".to_owned());
         }
+        if let Some(trouble) = self.fleet.trouble() {
+            return Some(trouble);
+        }
         self.operations.store.ready().await.err().map(|error| error.message)
     }
 }

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 mod events;
 mod explain;
+pub mod fleet;
 mod gather;
 mod grpc;
 mod health;
@@ -42,6 +43,7 @@ use crate::bulk::BulkCancels;
 use crate::cascade::Cascade;
 use crate::clock::{Clock, SystemClock};
 pub use crate::config::Config;
+use crate::fleet::Fleet;
 use crate::health::GrpcHealth;
 use crate::listener::Listening;
 use crate::operations::Operations;
@@ -60,6 +62,7 @@ pub struct Server {
     pub(crate) operations: Operations,
     pub(crate) operators: Arc<Operators>,
     pub(crate) workers: Arc<Workers>,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) health: GrpcHealth,
     pub(crate) reflection: Reflection,
     pub(crate) calls: Arc<Semaphore>,
@@ -70,7 +73,7 @@ pub struct Server {
 pub struct Running {
     server: Arc<Server>,
     listening: Vec<Listening>,
-    /// The sweeper, the cascade and the bulk cancels.
+    /// The fleet, the sweeper, the cascade and the bulk cancels.
     rounds: Vec<JoinHandle<()>>,
     stop_rounds: CancellationToken,
 }
@@ -85,16 +88,14 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
     let watch = Arc::new(Watch::new(clock.clone()));
     let store = open_store(&config, watch.clone()).await?;
     let draining = CancellationToken::new();
+    let fleet = Arc::new(Fleet::new(store.clone(), clock.clone(), &config.workers));
+    fleet.join().await?;
     let sweeper = Sweeper {
         store: store.clone(),
         watch: watch.clone(),
         clock: clock.clone(),
-        lease: config.workers.lease,
-        lease_max: config.workers.lease_max,
+        fleet: fleet.clone(),
     };
-    if store.was_unattended() {
-        sweeper.recover().await?;
-    }
     let cascade = Cascade { store: store.clone(), watch: watch.clone(), clock: clock.clone() };
     let bulk = BulkCancels {
         apis: apis.clone(),
@@ -123,7 +124,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         }),
         workers: Arc::new(Workers {
             apis: apis.clone(),
-            store,
+            store: store.clone(),
             watch,
             clock: clock.clone(),
             limits: config.limits.clone(),
@@ -131,6 +132,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
             draining: draining.clone(),
             turns: Arc::new(Turns::default()),
         }),
+        fleet: fleet.clone(),
         health: GrpcHealth::new(service_names(&apis)).await,
         reflection: Reflection::new(&apis)?,
         calls: Arc::new(Semaphore::new(config.limits.calls_max)),
@@ -143,6 +145,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
     let listening = listener::listen(&server).await?;
     let stop_rounds = CancellationToken::new();
     let rounds = vec![
+        tokio::spawn(fleet.run(stop_rounds.clone())),
         tokio::spawn(sweeper.run(stop_rounds.clone())),
         tokio::spawn(cascade.run(stop_rounds.clone())),
         tokio::spawn(bulk.run(stop_rounds.clone())),

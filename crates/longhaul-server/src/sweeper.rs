@@ -9,6 +9,7 @@ use longhaul_store::{Due, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::fleet::Fleet;
 use crate::watch::Watch;
 
 /// Longest pause between two looks. A wake-up lost to a bug would cost this much, not an operation.
@@ -26,36 +27,25 @@ pub struct Sweeper {
     pub watch: Arc<Watch>,
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// The lease that workers get back after an outage.
-    pub lease: Duration,
-    /// Longest lease a worker can have been given.
-    pub lease_max: Duration,
+    /// The other servers on the store.
+    pub fleet: Arc<Fleet>,
 }
 
 impl Sweeper {
-    /// Gives every holder of a lease a whole new one. Done once before the first request is taken, and
-    /// again after the calendar jumped.
-    pub async fn recover(&self) -> Result<usize, longhaul_core::Error> {
-        let (now, lease) = (self.clock.now(), self.lease);
-        let decide = Arc::new(move |operation: Option<&longhaul_core::Operation>| {
-            let operation = operation.ok_or(longhaul_core::Refusal::NotFound)?;
-            apply(operation, Command::Recover { lease }, now)
-        });
-        let due = Due::Timer { now: now + self.lease_max };
-        Ok(self.store.update_due(due, usize::MAX, decide).await?.len())
-    }
-
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
+            // Where others share the store, their workers were not silent while this machine slept.
             if self.clock.follow_calendar() > Duration::ZERO
-                && let Err(error) = self.recover().await
+                && !self.store.is_shared()
+                && let Err(error) = self.fleet.recover().await
             {
                 tracing::error!(%error, "leases could not be renewed after a jump of the clock");
             }
             let pause = match self.sweep().await {
-                Ok(true) => continue,
-                Ok(false) => self.pause(),
+                Ok(Some(true)) => continue,
+                Ok(Some(false)) => self.pause(),
+                Ok(None) => PAUSE_AFTER_FAILURE,
                 Err(error) => {
                     tracing::error!(%error, "a sweep failed; trying again");
                     PAUSE_AFTER_FAILURE
@@ -79,9 +69,12 @@ impl Sweeper {
         }
     }
 
-    /// One look. True when there may be more at once.
-    async fn sweep(&self) -> Result<bool, longhaul_core::Error> {
+    /// One look. True when there may be more at once, `None` when it is not ours to look now.
+    async fn sweep(&self) -> Result<Option<bool>, longhaul_core::Error> {
         let now = self.clock.now();
+        if !self.fleet.may_end_leases(now) {
+            return Ok(None);
+        }
         let decide = Arc::new(move |operation: Option<&longhaul_core::Operation>| {
             let operation = operation.ok_or(longhaul_core::Refusal::NotFound)?;
             apply(operation, Command::Tick { jitter: jitter(operation.uid, now) }, now)
@@ -96,7 +89,7 @@ impl Sweeper {
                 );
             }
         }
-        Ok(applied.len() == BATCH)
+        Ok(Some(applied.len() == BATCH))
     }
 }
 

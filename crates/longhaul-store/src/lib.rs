@@ -13,6 +13,7 @@ mod history;
 mod list;
 pub mod memory;
 pub mod schema;
+mod shared;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use longhaul_core::{Applied, Error, Event, Operation, OperationName, Refusal, Ti
 
 pub use embedded::{Durability, Options};
 pub use list::{Cursor, ListQuery, ParentFilter};
+pub use shared::{OUTAGE_MIN, Presence};
 
 /// Decides what becomes of one operation, inside the transaction.
 ///
@@ -353,6 +355,21 @@ pub trait Store: Send + Sync {
 
     /// 32 random bytes that belong to this store for good: seals page tokens.
     fn token_key(&self) -> [u8; 32];
+
+    /// Whether other servers may be on this store, too. Then the next two matter.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Says that this server is there at `now`, and hears what the servers know together.
+    async fn present(&self, _now: Timestamp) -> Result<Presence, Error> {
+        Ok(Presence::default())
+    }
+
+    /// Notes that leases were given back the time of this outage, and of all before it.
+    async fn recovered(&self, _outage: u64) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Answers what is waiting, then takes nothing more. Reads go on. Safe to repeat.
     async fn close(&self);

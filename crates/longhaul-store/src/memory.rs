@@ -11,8 +11,8 @@ use longhaul_core::{Applied, Error, Operation, OperationName, Reason, Timestamp}
 use parking_lot::Mutex;
 
 use crate::{
-    ClaimHint, Count, Cursor, Decide, Due, Failure, Key, ListQuery, Listener, Priority, Recorded,
-    Store, decision, history,
+    ClaimHint, Count, Cursor, Decide, Due, Failure, Key, ListQuery, Listener, OUTAGE_MIN, Presence,
+    Priority, Recorded, Store, decision, history,
 };
 
 /// Who started what under which key: API, parent, value.
@@ -26,6 +26,15 @@ pub struct Memory {
     kept: Mutex<Kept>,
     listener: Arc<dyn Listener>,
     token_key: [u8; 32],
+    /// What servers tell each other; `None` where there is one only.
+    shared: Option<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    seen: Option<Timestamp>,
+    outage: u64,
+    recovered: u64,
 }
 
 #[derive(Default)]
@@ -50,7 +59,14 @@ impl Memory {
     /// An empty store; `token_key` is 32 random bytes.
     #[must_use]
     pub fn new(token_key: [u8; 32], listener: Arc<dyn Listener>) -> Self {
-        Self { kept: Mutex::new(Kept::default()), listener, token_key }
+        Self { kept: Mutex::new(Kept::default()), listener, token_key, shared: None }
+    }
+
+    /// The same for several servers in one process, such as those of a simulation; `listener` must tell
+    /// all of them.
+    #[must_use]
+    pub fn shared(token_key: [u8; 32], listener: Arc<dyn Listener>) -> Self {
+        Self { shared: Some(Mutex::default()), ..Self::new(token_key, listener) }
     }
 
     fn publish(&self, change: &Applied) {
@@ -380,6 +396,30 @@ impl Store for Memory {
 
     fn token_key(&self) -> [u8; 32] {
         self.token_key
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    async fn present(&self, now: Timestamp) -> Result<Presence, Error> {
+        self.kept.lock().check_open()?;
+        let Some(shared) = &self.shared else { return Ok(Presence::default()) };
+        let mut shared = shared.lock();
+        if shared.seen.is_none_or(|seen| now.since(seen) > OUTAGE_MIN) {
+            shared.outage += 1;
+        }
+        shared.seen = shared.seen.max(Some(now));
+        let outage = (shared.outage > shared.recovered).then_some(shared.outage);
+        Ok(Presence { outage, clock: None })
+    }
+
+    async fn recovered(&self, outage: u64) -> Result<(), Error> {
+        if let Some(shared) = &self.shared {
+            let mut shared = shared.lock();
+            shared.recovered = shared.recovered.max(outage);
+        }
+        Ok(())
     }
 
     async fn close(&self) {
