@@ -4,6 +4,7 @@
 //! function the caller hands in, and the back ends run it inside their transaction. Reads no clock:
 //! every moment comes in as an argument or inside the decision.
 
+mod check_sum;
 mod codec;
 #[cfg(test)]
 mod conformance;
@@ -12,6 +13,7 @@ pub mod embedded;
 mod history;
 mod list;
 pub mod memory;
+pub mod postgres;
 pub mod schema;
 mod shared;
 

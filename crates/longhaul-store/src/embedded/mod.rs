@@ -44,6 +44,7 @@ use self::plan::{Plan, Slot};
 use self::queue::{Queue, Waiting};
 use self::readers::Readers;
 use self::rows::{Kept, Reader};
+pub(crate) use self::rows::{STATE_NAMES, check_size, state_number};
 use self::view::{Found, View};
 use self::writer::{Slots, Work};
 use crate::decision::internal;

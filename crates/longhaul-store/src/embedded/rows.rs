@@ -10,6 +10,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Statement, p
 
 use super::faults::{damaged_row, failed};
 use crate::Recorded;
+use crate::check_sum::CheckSum;
 use crate::codec::{self, Columns};
 
 /// Names of the columns that [`OperationRow::read`] takes, in its order.
@@ -44,7 +45,7 @@ pub(super) struct OperationRow<'a> {
 }
 
 /// The number of a state in its column.
-pub(super) const fn state_number(state: &State) -> u8 {
+pub(crate) const fn state_number(state: &State) -> u8 {
     match state {
         State::Queued { .. } => 0,
         State::Running { .. } => 1,
@@ -55,7 +56,7 @@ pub(super) const fn state_number(state: &State) -> u8 {
 }
 
 /// [`State::name`] by [`state_number`].
-pub(super) const STATE_NAMES: [&str; 5] =
+pub(crate) const STATE_NAMES: [&str; 5] =
     ["QUEUED", "RUNNING", "CANCELLING", "CLEANING_UP", "DONE"];
 
 /// The numbers of the states in which a worker may hold an operation.
@@ -143,29 +144,6 @@ impl<'a> OperationRow<'a> {
         sum.number(i64::from(self.history_rows));
         sum.bytes(self.record);
         sum.end()
-    }
-}
-
-/// A CRC-32 over parts, each with its length, so that no two rows read alike.
-#[derive(Default)]
-struct CheckSum(crc32fast::Hasher);
-
-impl CheckSum {
-    fn number(&mut self, number: i64) {
-        self.0.update(&number.to_le_bytes());
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.number(i64::try_from(bytes.len()).unwrap_or(i64::MAX));
-        self.0.update(bytes);
-    }
-
-    fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
-    }
-
-    fn end(self) -> u32 {
-        self.0.finalize()
     }
 }
 
@@ -404,7 +382,7 @@ impl<'c> Writer<'c> {
 }
 
 /// Refuses an operation that no row can hold, before anything is written.
-pub(super) fn check_size(operation: &Operation) -> Result<(), Error> {
+pub(crate) fn check_size(operation: &Operation) -> Result<(), Error> {
     let outcome = match operation.outcome() {
         Some(Outcome::Response(payload)) => payload.value.len(),
         Some(Outcome::Error(_)) | None => 0,

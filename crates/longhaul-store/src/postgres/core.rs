@@ -1,0 +1,129 @@
+//! What all parts of an open store share.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use longhaul_core::{Applied, Error, OperationName};
+use tokio::sync::Notify;
+
+use super::hints::Hints;
+use super::options::Options;
+use super::order::Order;
+use super::queue::Queue;
+use super::reads::Gets;
+use super::session::Session;
+use super::sql::Statements;
+use super::sweeps::Sweeps;
+use super::tally::Tally;
+use super::words::Words;
+use crate::{ClaimHint, Listener};
+
+/// An open store.
+pub(super) struct Core {
+    pub options: Options,
+    pub sql: Statements,
+    pub writes: Pool,
+    pub reads: Pool,
+    pub words: Words,
+    pub queue: Queue,
+    pub claims: Sweeps,
+    pub timers: Sweeps,
+    pub gets: Gets,
+    pub order: Order,
+    pub hints: Hints,
+    pub tally: Tally,
+    pub listener: Arc<dyn Listener>,
+    /// This run of this server.
+    pub server: i64,
+    /// The newest commit's number; told to other servers.
+    pub batches: AtomicI64,
+    pub tickets: AtomicU64,
+    /// Rung after a commit that other servers should hear of.
+    pub bell: Notify,
+    /// Whether other servers have the store open.
+    pub shared: AtomicBool,
+    /// Ends the tasks in the background.
+    pub stop: Notify,
+    pub stopped: AtomicBool,
+}
+
+impl Core {
+    pub async fn reading(&self) -> Result<Session, Error> {
+        Session::take(&self.reads, &self.options).await
+    }
+
+    pub fn next_batch(&self) -> i64 {
+        self.batches.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub fn next_ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Ends the tasks in the background, but for readers, which go on.
+    pub fn halt(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.stop.notify_waiters();
+        self.bell.notify_one();
+    }
+
+    /// Ends when the tasks in the background must.
+    pub async fn stopping(&self) {
+        let stop = self.stop.notified();
+        tokio::pin!(stop);
+        stop.as_mut().enable();
+        if !self.is_stopped() {
+            stop.await;
+        }
+    }
+
+    /// How long the database may take for the statements of one half of a transaction.
+    pub fn patience(&self) -> Duration {
+        self.options.statement_timeout + self.options.lock_timeout
+    }
+
+    /// How a transaction begins.
+    pub fn begin(&self) -> String {
+        if self.options.transaction_pooler {
+            format!(
+                "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; \
+                 SET LOCAL enable_seqscan = off",
+                self.options.statement_timeout.as_millis(),
+                self.options.lock_timeout.as_millis()
+            )
+        } else {
+            "BEGIN".to_owned()
+        }
+    }
+
+    /// Tells the listener what was committed; a panic in it must not end a writer.
+    pub fn tell(&self, applied: &Applied) {
+        let listener = &*self.listener;
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            listener.committed(applied);
+            if !applied.forget
+                && let Some(hint) = ClaimHint::of(&applied.operation)
+            {
+                listener.claimable(&hint);
+            }
+        }));
+        if told.is_err() {
+            tracing::error!(operation = %applied.operation.name, "a listener panicked");
+        }
+    }
+
+    /// Tells the listener what another server did.
+    pub fn tell_elsewhere(&self, name: &OperationName, revision: u64) {
+        let listener = &*self.listener;
+        if catch_unwind(AssertUnwindSafe(|| listener.changed_elsewhere(name, revision))).is_err() {
+            tracing::error!(operation = %name, "a listener panicked");
+        }
+    }
+}

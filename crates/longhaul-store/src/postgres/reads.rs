@@ -1,0 +1,236 @@
+//! Reads: always from rows, so that a change by any server is seen as soon as it is committed.
+//!
+//! Gets that wait together share one statement.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use longhaul_core::{Error, Operation, OperationName};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio_postgres::Row;
+
+use super::core::Core;
+use super::faults::{Fault, again, damaged, read_failed, unavailable};
+use super::rows::{self, Chunk, Kept, Uid, recorded, signed};
+use super::session::{Session, Sql, Value, bounded};
+use crate::{Cursor, ListQuery, Recorded};
+
+/// Most gets in one statement.
+const GETS_MAX: usize = 256;
+
+/// What a get is answered.
+type Got = Result<Option<Kept>, Error>;
+
+/// Gets that wait for a reader.
+#[derive(Default)]
+pub(super) struct Gets {
+    waiting: Mutex<Vec<(OperationName, oneshot::Sender<Got>)>>,
+    filled: Notify,
+}
+
+/// Answers gets for as long as the store lives, also after it was closed.
+pub(super) async fn run(core: Arc<Core>) {
+    loop {
+        let filled = core.gets.filled.notified();
+        tokio::pin!(filled);
+        filled.as_mut().enable();
+        let some: Vec<_> = {
+            let mut waiting = core.gets.waiting.lock();
+            let take = waiting.len().min(GETS_MAX);
+            waiting.drain(..take).collect()
+        };
+        if some.is_empty() {
+            filled.await;
+        } else {
+            answer(&core, some).await;
+        }
+    }
+}
+
+async fn answer(core: &Core, waiting: Vec<(OperationName, oneshot::Sender<Got>)>) {
+    match read_named(core, &waiting).await {
+        Ok(mut found) => {
+            for (name, to) in waiting {
+                let got = match found.get_mut(name.as_str()) {
+                    Some(Ok(kept)) => Ok(Some(kept.clone())),
+                    Some(Err(error)) => Err(again(error)),
+                    None => Ok(None),
+                };
+                drop(to.send(got));
+            }
+        }
+        Err(error) => {
+            for (_, to) in waiting {
+                drop(to.send(Err(again(&error))));
+            }
+        }
+    }
+}
+
+async fn read_named<T>(
+    core: &Core,
+    waiting: &[(OperationName, T)],
+) -> Result<HashMap<String, Result<Kept, Error>>, Error> {
+    let mut names: Vec<&str> = waiting.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let rows = fetch(core, &core.sql.get, &[&names], true).await?;
+    let read = |row: &Row| (row.get(0), rows::read(row, &core.words));
+    Ok(rows.iter().map(read).collect())
+}
+
+/// Runs a read, once more when its connection turned out to be dead; `operations` when the rows are of
+/// the operation table.
+async fn fetch(
+    core: &Core,
+    sql: &Sql,
+    values: &[Value<'_>],
+    operations: bool,
+) -> Result<Vec<Row>, Error> {
+    let mut again = true;
+    loop {
+        let session = core.reading().await?;
+        let work = read(core, &session, sql, values, operations);
+        match bounded(core.patience(), work).await {
+            Ok(rows) => return Ok(rows),
+            Err(fault @ (Fault::Race(_) | Fault::Command(_))) => return Err(fault.into_error()),
+            Err(fault @ (Fault::Away(_) | Fault::Unknown(_))) => {
+                session.discard();
+                if !std::mem::take(&mut again) {
+                    return Err(fault.into_error());
+                }
+            }
+        }
+    }
+}
+
+async fn read(
+    core: &Core,
+    session: &Session,
+    sql: &Sql,
+    values: &[Value<'_>],
+    operations: bool,
+) -> Result<Vec<Row>, Fault> {
+    let rows = session.query(sql, values).await?;
+    if operations {
+        core.words.learn(session, &core.sql, &rows).await?;
+    }
+    Ok(rows)
+}
+
+/// The operation of this name, with what its row says beside it.
+pub(super) async fn get(core: &Core, name: &OperationName) -> Got {
+    let (to, answered) = oneshot::channel();
+    core.gets.waiting.lock().push((name.clone(), to));
+    core.gets.filled.notify_one();
+    match tokio::time::timeout(core.options.answer_timeout, answered).await {
+        Ok(Ok(got)) => got,
+        Ok(Err(gone)) => Err(unavailable(gone)),
+        Err(elapsed) => Err(unavailable(elapsed)),
+    }
+}
+
+/// A page, newest first.
+pub(super) async fn list(
+    core: &Core,
+    query: &ListQuery,
+) -> Result<Vec<(Cursor, Arc<Operation>)>, Error> {
+    if query.limit == 0 {
+        return Ok(Vec::new());
+    }
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let end = Cursor { create_time: longhaul_core::Timestamp::MAX, uid: u128::MAX };
+    let after = query.after.unwrap_or(end);
+    let (create, uid) = (after.create_time.as_micros(), Uid(after.uid));
+    let which = match query.done {
+        None => 0,
+        Some(true) => 1,
+        Some(false) => 2,
+    };
+    let scopes = scopes(core, query).await?;
+    let rows = match scopes[..] {
+        [] => return Ok(Vec::new()),
+        [one] => fetch(core, &core.sql.list[which], &[&one, &create, &uid, &limit], true).await?,
+        [..] => {
+            fetch(core, &core.sql.list_many[which], &[&scopes, &create, &uid, &limit], true).await?
+        }
+    };
+    let read = |row: &Row| {
+        let operation = rows::read(row, &core.words)?.operation;
+        Ok((Cursor::of(&operation), operation))
+    };
+    rows.iter().map(read).collect()
+}
+
+/// The scopes that a list covers.
+async fn scopes(core: &Core, query: &ListQuery) -> Result<Vec<i32>, Error> {
+    if let Some(parent) = query.parent.exact() {
+        let scope = super::words::Scope { api: query.api.clone(), parent: parent.into() };
+        if let Some(id) = core.words.scope_id(&scope) {
+            return Ok(vec![id]);
+        }
+    }
+    let prefix = query.parent.literal_prefix();
+    let rows = fetch(core, &core.sql.scopes_under, &[&&*query.api, &prefix], false).await?;
+    let wanted = rows.iter().filter(|row| query.parent.accepts(row.get(1)));
+    Ok(wanted.map(|row| row.get(0)).collect())
+}
+
+/// The history of an operation.
+pub(super) async fn history(
+    core: &Core,
+    name: &OperationName,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<Recorded>, Error> {
+    let Some(kept) = get(core, name).await? else { return Ok(Vec::new()) };
+    let outcome = kept.operation.outcome();
+    let newest = recorded(name, &kept.events, outcome)?;
+    let first = newest.first().map_or(u64::MAX, |recorded| recorded.revision);
+    let mut all = Vec::new();
+    if kept.history_rows > rows::commits_in_row(&kept) {
+        let uid = Uid(kept.operation.uid);
+        for row in fetch(core, &core.sql.history, &[&uid, &signed(after)], false).await? {
+            let (from, to): (i64, i64) = (row.get(0), row.get(1));
+            let record: &[u8] = row.get(3);
+            if Chunk::check_sum(uid, from, to, record) != row.get::<_, i32>(2) {
+                return Err(damaged("history", name.as_str(), "the checksum does not match"));
+            }
+            // Moved out of the row since it was read.
+            all.extend(
+                recorded(name, record, outcome)?.into_iter().filter(|one| one.revision < first),
+            );
+        }
+    }
+    all.extend(newest);
+    all.retain(|recorded| recorded.revision > after);
+    all.truncate(limit);
+    Ok(all)
+}
+
+fn parsed(row: &Row, index: usize) -> Result<OperationName, Error> {
+    let name: &str = row.try_get(index).map_err(read_failed)?;
+    OperationName::parse(name).map_err(|error| damaged("operation", name, error.message))
+}
+
+/// Children, oldest first.
+pub(super) async fn children(
+    core: &Core,
+    parent: &OperationName,
+    limit: usize,
+) -> Result<Vec<OperationName>, Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = fetch(core, &core.sql.children, &[&parent.as_str(), &limit], false).await?;
+    rows.iter().map(|row| parsed(row, 0)).collect()
+}
+
+/// Parents and children that have yet to follow.
+pub(super) async fn left_behind(
+    core: &Core,
+    limit: usize,
+) -> Result<Vec<(OperationName, OperationName)>, Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = fetch(core, &core.sql.left_behind, &[&limit], false).await?;
+    rows.iter().map(|row| Ok((parsed(row, 0)?, parsed(row, 1)?))).collect()
+}

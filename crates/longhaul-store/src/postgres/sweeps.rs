@@ -1,0 +1,314 @@
+//! Claims and sweeps: all that wait on this server are served by one statement, with the rows leased out
+//! from memory.
+//!
+//! Rows that another transaction has locked are passed over, so two servers never wait for each other
+//! here; for that the order of claims is kept only among the rows that nobody holds.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use longhaul_core::{Applied, Error, OperationName, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio_postgres::Row;
+
+use super::batch::{Batch, Loaded, Miss};
+use super::core::Core;
+use super::faults::{Fault, again};
+use super::feed;
+use super::queue::full;
+use super::rows::Uid;
+use super::session::{Session, Value, bounded};
+use super::writer::{asked, commit, give_back, look_for_children, take_in};
+use crate::memory::closed;
+use crate::{ClaimFilter, Decide, Due};
+
+/// Most rows decided about in one transaction: a sweep over very many lets others commit in between.
+const ROWS_MAX: usize = 1_024;
+
+/// Rows looked at beyond those wanted, since others may hold some: first, and when that was not enough.
+const BEYOND: [usize; 2] = [64, 4_096];
+
+/// How often a lost race is run again.
+const RACES_MAX: u32 = 8;
+
+type Answer = Result<Vec<Applied>, Error>;
+
+/// One waiting claim or sweep.
+pub(super) struct Sweep {
+    due: Due,
+    limit: usize,
+    decide: Decide,
+    done: Vec<Applied>,
+    /// What it has changed, which is not changed again.
+    seen: HashSet<OperationName>,
+    answer: oneshot::Sender<Answer>,
+    pub given_up: Arc<AtomicBool>,
+}
+
+impl Sweep {
+    pub fn new(due: Due, limit: usize, decide: Decide) -> (Self, oneshot::Receiver<Answer>) {
+        let (answer, answered) = oneshot::channel();
+        let (done, seen) = (Vec::new(), HashSet::new());
+        (Self { due, limit, decide, done, seen, answer, given_up: Arc::default() }, answered)
+    }
+
+    fn now(&self) -> Timestamp {
+        match self.due {
+            Due::Claim { now, .. } | Due::Timer { now } => now,
+        }
+    }
+
+    fn filter(&self) -> Option<&ClaimFilter> {
+        match &self.due {
+            Due::Claim { filter, .. } => Some(filter),
+            Due::Timer { .. } => None,
+        }
+    }
+
+    fn left(&self) -> usize {
+        self.limit.saturating_sub(self.done.len())
+    }
+
+    /// Answers. What was committed before an error is told rather than the error.
+    fn end(self, error: Option<&Error>) {
+        let answer = match error {
+            Some(error) if self.done.is_empty() => Err(again(error)),
+            Some(_) | None => Ok(self.done),
+        };
+        drop(self.answer.send(answer));
+    }
+}
+
+/// Claims, or sweeps, that wait.
+pub(super) struct Sweeps {
+    inner: Mutex<(VecDeque<Sweep>, bool)>,
+    filled: Notify,
+    max: usize,
+}
+
+impl Sweeps {
+    pub fn new(max: usize) -> Self {
+        Self { inner: Mutex::default(), filled: Notify::new(), max }
+    }
+
+    pub fn push(&self, sweep: Sweep) -> Result<(), Error> {
+        let mut inner = self.inner.lock();
+        if inner.1 {
+            return Err(closed());
+        }
+        if inner.0.len() >= self.max {
+            return Err(full());
+        }
+        inner.0.push_back(sweep);
+        drop(inner);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    async fn take(&self) -> Option<Vec<Sweep>> {
+        loop {
+            {
+                let mut inner = self.inner.lock();
+                let waiting = std::mem::take(&mut inner.0);
+                let wanted = |sweep: &Sweep| !sweep.given_up.load(Ordering::Relaxed);
+                let waiting: Vec<_> = waiting.into_iter().filter(wanted).collect();
+                if !waiting.is_empty() {
+                    return Some(waiting);
+                }
+                if inner.1 {
+                    return None;
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    pub fn close(&self) {
+        self.inner.lock().1 = true;
+        self.filled.notify_one();
+    }
+}
+
+/// Serves claims until the queue is closed and empty.
+pub(super) async fn run_claims(core: Arc<Core>) {
+    while let Some(sweeps) = core.claims.take().await {
+        serve(&core, sweeps).await;
+    }
+}
+
+/// Serves sweeps likewise.
+pub(super) async fn run_timers(core: Arc<Core>) {
+    while let Some(sweeps) = core.timers.take().await {
+        // Each has its own moment and its own idea of what to do: one after the other.
+        for sweep in sweeps {
+            serve(&core, vec![sweep]).await;
+        }
+    }
+}
+
+/// How far a scan has come: the row that was last, by moment, creation and uid.
+#[derive(Clone, Copy)]
+struct Place(i64, i64, u128);
+
+impl Place {
+    const FIRST: Self = Self(i64::MIN, i64::MIN, 0);
+}
+
+async fn serve(core: &Core, mut sweeps: Vec<Sweep>) {
+    let (mut place, mut races, mut beyond) = (Place::FIRST, 0, 0);
+    loop {
+        let (open, ended): (Vec<_>, Vec<_>) = sweeps.into_iter().partition(|one| one.left() > 0);
+        ended.into_iter().for_each(|sweep| sweep.end(None));
+        sweeps = open;
+        if sweeps.is_empty() {
+            return;
+        }
+        let wanted = sweeps.iter().fold(0, |sum: usize, one| sum.saturating_add(one.left()));
+        let wanted = wanted.min(ROWS_MAX);
+        match round(core, &mut sweeps, place, wanted, BEYOND[beyond]).await {
+            Ok((last, rows)) => {
+                races = 0;
+                place = last.unwrap_or(place);
+                if rows == wanted {
+                    beyond = 0;
+                } else if beyond == 0 && (rows > 0 || core.shared.load(Ordering::Relaxed)) {
+                    beyond = 1;
+                } else {
+                    if sweeps[0].filter().is_none()
+                        && let Err(error) = feed::first_due(core).await
+                    {
+                        tracing::warn!(%error, "what is due first cannot be read");
+                    }
+                    sweeps.into_iter().for_each(|sweep| sweep.end(None));
+                    return;
+                }
+            }
+            Err(Fault::Race(_)) if races < RACES_MAX => {
+                races += 1;
+                tokio::time::sleep(Duration::from_millis(u64::from(races * races))).await;
+            }
+            Err(fault) => {
+                let error = fault.into_error();
+                tracing::warn!(%error, source = ?error.source, "a sweep failed");
+                sweeps.into_iter().for_each(|sweep| sweep.end(Some(&error)));
+                return;
+            }
+        }
+    }
+}
+
+/// One transaction: up to `wanted` rows from `place` on, given to those who want them. Says where the last
+/// row was, and how many there were.
+async fn round(
+    core: &Core,
+    sweeps: &mut [Sweep],
+    place: Place,
+    wanted: usize,
+    beyond: usize,
+) -> Result<(Option<Place>, usize), Fault> {
+    let session = Session::take(&core.writes, &core.options).await.map_err(Fault::Away)?;
+    let locking = locked(core, &session, sweeps, place, wanted, beyond);
+    let (mut loaded, names, rows) = match bounded(core.patience(), locking).await {
+        Ok(locked) => locked,
+        Err(fault) => return Err(give_back(core, session, fault).await),
+    };
+    let last = rows.last().map(|row| {
+        let moment: Option<i64> = row.get(if sweeps[0].filter().is_some() { 8 } else { 9 });
+        Place(moment.unwrap_or(i64::MAX), row.get(4), row.get::<_, Uid>(1).0)
+    });
+    let parts = loop {
+        let mut batch = Batch::new(&loaded);
+        let results = distribute(&mut batch, sweeps, &names);
+        let ask = asked(results.iter().map(|(_, result)| result));
+        if ask.is_empty() {
+            let applied: Vec<_> =
+                results.iter().filter_map(|(_, result)| result.as_ref().ok()).collect();
+            commit(core, session, &batch, &applied).await?;
+            break results;
+        }
+        let asking = look_for_children(core, &session, &mut loaded, ask);
+        if let Err(fault) = bounded(core.patience(), asking).await {
+            return Err(give_back(core, session, fault).await);
+        }
+    };
+    for (sweep, result) in parts {
+        if let Ok(applied) = result {
+            sweeps[sweep].seen.insert(applied.operation.name.clone());
+            sweeps[sweep].done.push(applied);
+        }
+    }
+    Ok((last, rows.len()))
+}
+
+type Locked = (Loaded, Vec<OperationName>, Vec<Row>);
+
+async fn locked(
+    core: &Core,
+    session: &Session,
+    sweeps: &[Sweep],
+    Place(moment, create, uid): Place,
+    wanted: usize,
+    beyond: usize,
+) -> Result<Locked, Fault> {
+    let now = sweeps.iter().map(Sweep::now).max().unwrap_or_default().as_micros();
+    let mut kinds: Vec<i32> =
+        sweeps.iter().filter_map(Sweep::filter).flat_map(|one| core.words.accepted(one)).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
+    let heads = i64::try_from(wanted + beyond).unwrap_or(i64::MAX);
+    let uid = Uid(uid);
+    let claim: [Value<'_>; 7] = [&kinds, &now, &moment, &create, &uid, &heads, &limit];
+    let timer: [Value<'_>; 5] = [&now, &moment, &uid, &heads, &limit];
+    let claims = sweeps[0].filter().is_some();
+    let (sql, values) =
+        if claims { (&core.sql.claimable, &claim[..]) } else { (&core.sql.due, &timer[..]) };
+    let ready = session.ready(sql).await?;
+    let begin = core.begin();
+    let (begun, rows) =
+        futures_util::future::join(session.run(&begin), session.send(&ready, values)).await;
+    begun?;
+    let rows = rows?;
+    let mut loaded = Loaded::default();
+    let names = take_in(core, session, &mut loaded, &rows).await?;
+    Ok((loaded, names, rows))
+}
+
+/// Gives each row to the first who wants it, can take it, and has room.
+fn distribute(
+    batch: &mut Batch<'_>,
+    sweeps: &[Sweep],
+    names: &[OperationName],
+) -> Vec<(usize, Result<Applied, Miss>)> {
+    let mut results = Vec::new();
+    let mut left: Vec<usize> = sweeps.iter().map(Sweep::left).collect();
+    for name in names {
+        let Some(kept) = batch.loaded.rows.get(name) else { continue };
+        let operation = kept.operation.clone();
+        for (at, sweep) in
+            sweeps.iter().enumerate().filter(|(at, _)| left[*at] > 0).collect::<Vec<_>>()
+        {
+            let wants = sweep.filter().is_none_or(|filter| {
+                filter.accepts(&operation.api, &operation.method, &operation.queue)
+                    && operation.claimable_from().is_some_and(|from| from <= sweep.now())
+            });
+            if !wants || sweep.seen.contains(name) {
+                continue;
+            }
+            let result = batch.update_row(name, &sweep.decide);
+            let taken = result.is_ok();
+            if let Err(Miss::Command(error)) = &result {
+                tracing::error!(%error, operation = %name, "a due operation cannot be changed");
+            }
+            results.push((at, result));
+            if taken {
+                left[at] -= 1;
+                break;
+            }
+        }
+    }
+    results
+}

@@ -1,0 +1,312 @@
+//! The writers: each takes waiting commands, locks their rows, decides, commits once, tells, answers.
+//!
+//! Nobody is told or answered before the commit. A lost race is run again with the decisions; a command
+//! that the database does not take is parted from its mates.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join};
+use longhaul_core::{Applied, Error, OperationName};
+use tokio_postgres::Row;
+
+use super::batch::{Batch, Loaded, Miss};
+use super::core::Core;
+use super::faults::{Fault, again};
+use super::queue::Job;
+use super::rows;
+use super::session::{Session, Value, bounded};
+use super::words::Scope;
+use super::write::{self, Broken, Receipt};
+use crate::{Failure, Key};
+
+/// How often a lost race is run again before the batch is parted.
+const RACES_MAX: u32 = 8;
+
+/// First and longest pause before the next try while the database is away.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Runs until the queue is closed and empty.
+pub(super) async fn run(core: Arc<Core>) {
+    while let Some(mut taken) = core.queue.take(core.options.batch_max).await {
+        work(&core, std::mem::take(&mut taken.jobs)).await;
+    }
+}
+
+/// Brings commands to their answers, whatever happens.
+fn work(core: &Core, mut jobs: Vec<Job>) -> BoxFuture<'_, ()> {
+    Box::pin(async move {
+        let (mut races, mut pause) = (0, PAUSES.0);
+        loop {
+            jobs.retain(|job| !job.given_up.load(Ordering::Relaxed));
+            if jobs.is_empty() {
+                return;
+            }
+            let fault = match attempt(core, &jobs).await {
+                Ok(results) => {
+                    for (job, result) in jobs.into_iter().zip(results) {
+                        // A caller that has gone away needs no answer.
+                        drop(job.answer.send(result));
+                    }
+                    return;
+                }
+                Err(fault) => fault,
+            };
+            match fault {
+                Fault::Race(_) if races < RACES_MAX => {
+                    races += 1;
+                    tokio::time::sleep(Duration::from_millis(u64::from(races * races))).await;
+                }
+                Fault::Race(error) | Fault::Command(error) => {
+                    if jobs.len() == 1 {
+                        tracing::error!(%error, source = ?error.source, "a command failed");
+                        fail(jobs, &error);
+                    } else {
+                        let rest = jobs.split_off(jobs.len() / 2);
+                        work(core, jobs).await;
+                        work(core, rest).await;
+                    }
+                    return;
+                }
+                Fault::Away(error) | Fault::Unknown(error) => {
+                    if core.queue.is_closed() {
+                        fail(jobs, &error);
+                        return;
+                    }
+                    tracing::warn!(%error, source = ?error.source, "the database is away");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSES.1);
+                }
+            }
+        }
+    })
+}
+
+fn fail(jobs: Vec<Job>, error: &Error) {
+    for job in jobs {
+        drop(job.answer.send(Err(Failure::Store(again(error)))));
+    }
+}
+
+type Results = Vec<Result<Applied, Failure>>;
+
+/// One transaction for these commands.
+async fn attempt(core: &Core, jobs: &[Job]) -> Result<Results, Fault> {
+    let session = Session::take(&core.writes, &core.options).await.map_err(Fault::Away)?;
+    let mut loaded = match bounded(core.patience(), load(core, &session, jobs)).await {
+        Ok(loaded) => loaded,
+        Err(fault) => return Err(give_back(core, session, fault).await),
+    };
+    loop {
+        let mut batch = Batch::new(&loaded);
+        let results: Vec<_> = jobs.iter().map(|job| batch.update(&job.key, &job.decide)).collect();
+        let ask = asked(results.iter());
+        if ask.is_empty() {
+            let applied: Vec<_> =
+                results.iter().filter_map(|result| result.as_ref().ok()).collect();
+            commit(core, session, &batch, &applied).await?;
+            return Ok(results.into_iter().map(|result| result.map_err(Failure::from)).collect());
+        }
+        let asking = look_for_children(core, &session, &mut loaded, ask);
+        if let Err(fault) = bounded(core.patience(), asking).await {
+            return Err(give_back(core, session, fault).await);
+        }
+    }
+}
+
+/// What must be known before these commands can be decided.
+pub(super) fn asked<'r>(
+    results: impl Iterator<Item = &'r Result<Applied, Miss>>,
+) -> Vec<OperationName> {
+    let ask = results.filter_map(|result| match result {
+        Err(Miss::Ask(name)) => Some(name.clone()),
+        Ok(_) | Err(Miss::Refused(_) | Miss::Command(_)) => None,
+    });
+    ask.collect()
+}
+
+/// Ends a transaction that failed, and keeps the connection if it is still good.
+pub(super) async fn give_back(core: &Core, session: Session, fault: Fault) -> Fault {
+    match fault {
+        Fault::Race(_) | Fault::Command(_) => {
+            if !session.roll_back(core.options.connect_timeout).await {
+                session.discard();
+            }
+        }
+        Fault::Away(_) | Fault::Unknown(_) => session.discard(),
+    }
+    fault
+}
+
+/// Commits a decided batch, then tells of it; a commit whose answer was lost is looked for.
+pub(super) async fn commit(
+    core: &Core,
+    session: Session,
+    batch: &Batch<'_>,
+    applied: &[&Applied],
+) -> Result<(), Fault> {
+    let names: BTreeSet<OperationName> =
+        applied.iter().map(|applied| applied.operation.name.clone()).collect();
+    let names: Vec<_> = names.into_iter().collect();
+    let ticket = core.next_ticket();
+    core.order.file(ticket, &names);
+    let receipt = match write::commit(core, &session, batch).await {
+        Ok(receipt) => Ok(receipt),
+        Err(Broken::Fault(fault)) => Err(give_back(core, session, fault).await),
+        Err(Broken::Unknown(number, receipt)) => {
+            session.discard();
+            settle(core, number).await.map(|()| receipt)
+        }
+    };
+    match receipt {
+        Ok(receipt) => {
+            core.order.turn(ticket, &names).await;
+            publish(core, receipt, applied);
+            core.order.leave(ticket, &names);
+            Ok(())
+        }
+        Err(fault) => {
+            core.order.leave(ticket, &names);
+            Err(fault)
+        }
+    }
+}
+
+/// Asks until it is known whether a batch was committed; the error says that it was not.
+async fn settle(core: &Core, number: i64) -> Result<(), Fault> {
+    let mut pause = PAUSES.0;
+    loop {
+        match write::was_committed(core, number).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                return Err(Fault::Race(super::faults::unavailable("a commit was not made")));
+            }
+            Err(fault) => {
+                let error = fault.into_error();
+                if core.queue.is_closed() {
+                    return Err(Fault::Unknown(error));
+                }
+                tracing::warn!(%error, source = ?error.source, "it is not known yet whether a commit was made");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSES.1);
+            }
+        }
+    }
+}
+
+fn publish(core: &Core, receipt: Receipt, applied: &[&Applied]) {
+    if receipt.wrote {
+        if let Some((mark, first)) = receipt.first_due {
+            core.hints.found(mark, first);
+        }
+        core.hints.add(receipt.due_us.into_iter(), receipt.later_us.into_iter());
+        if let Some(xid) = receipt.xid {
+            core.tally.add(xid, receipt.deltas);
+        }
+        core.bell.notify_one();
+    }
+    for applied in applied {
+        core.tell(applied);
+    }
+}
+
+/// Finds out which of these have children that would follow them.
+pub(super) async fn look_for_children(
+    core: &Core,
+    session: &Session,
+    loaded: &mut Loaded,
+    ask: Vec<OperationName>,
+) -> Result<(), Fault> {
+    let names: Vec<&str> = ask.iter().map(OperationName::as_str).collect();
+    let rows = session.query(&core.sql.open_parents, &[&names]).await?;
+    let open: BTreeSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+    loaded.open.extend(ask.iter().filter(|name| open.contains(name.as_str())).cloned());
+    loaded.asked.extend(ask);
+    Ok(())
+}
+
+async fn load(core: &Core, session: &Session, jobs: &[Job]) -> Result<Loaded, Fault> {
+    let mut loaded = Loaded::default();
+    let mut names = BTreeSet::new();
+    let mut keys = BTreeSet::new();
+    for job in jobs {
+        let (parent, key) = job.key.parts();
+        names.extend(parent.cloned());
+        match key {
+            Key::Name(name) => drop(names.insert(name.clone())),
+            Key::RequestId { api, parent, value, name } => {
+                names.insert(name.clone());
+                keys.insert((api.clone(), parent.clone(), value.clone()));
+            }
+            Key::Child { .. } => {}
+        }
+    }
+    let ready = session.ready(&core.sql.lock_rows).await?;
+    let begin = core.begin();
+    if !keys.is_empty() {
+        let scope =
+            |key: &super::batch::RequestKey| Scope { api: key.0.clone(), parent: key.1.clone() };
+        let unknown: BTreeSet<_> = keys
+            .iter()
+            .filter(|key| core.words.scope_id(&scope(key)).is_none())
+            .map(|key| (key.0.clone(), key.1.clone()))
+            .collect();
+        let unknown = unknown.into_iter().map(|(api, parent)| Scope { api, parent }).collect();
+        core.words.number(session, &core.sql, Vec::new(), unknown).await?;
+        let with_ids: Vec<_> =
+            keys.iter().filter_map(|key| Some((core.words.scope_id(&scope(key))?, key))).collect();
+        let scopes: Vec<i32> = with_ids.iter().map(|(scope, _)| *scope).collect();
+        let values: Vec<&str> = with_ids.iter().map(|(_, key)| &*key.2).collect();
+        let lock_keys = session.ready(&core.sql.lock_keys).await?;
+        let values: [Value<'_>; 2] = [&scopes, &values];
+        let (begun, rows) = join(session.run(&begin), session.send(&lock_keys, &values)).await;
+        begun?;
+        for row in rows? {
+            let (scope, value, name): (i32, &str, &str) = (row.get(0), row.get(1), row.get(2));
+            let key = with_ids.iter().find(|(id, key)| *id == scope && &*key.2 == value);
+            if let (Some((_, key)), Ok(name)) = (key, OperationName::parse(name)) {
+                names.insert(name.clone());
+                loaded.keys.insert((*key).clone(), name);
+            }
+        }
+    }
+    let texts: Vec<&str> = names.iter().map(OperationName::as_str).collect();
+    let values: [Value<'_>; 1] = [&texts];
+    let rows = if keys.is_empty() {
+        let (begun, rows) = join(session.run(&begin), session.send(&ready, &values)).await;
+        begun?;
+        rows?
+    } else {
+        session.send(&ready, &values).await?
+    };
+    take_in(core, session, &mut loaded, &rows).await?;
+    Ok(loaded)
+}
+
+/// Reads locked rows; the names in their order, but for those that cannot be read.
+pub(super) async fn take_in(
+    core: &Core,
+    session: &Session,
+    loaded: &mut Loaded,
+    rows: &[Row],
+) -> Result<Vec<OperationName>, Fault> {
+    core.words.learn(session, &core.sql, rows).await?;
+    let mut names = Vec::with_capacity(rows.len());
+    for row in rows {
+        match rows::read(row, &core.words) {
+            Ok(kept) => {
+                names.push(kept.operation.name.clone());
+                loaded.rows.insert(kept.operation.name.clone(), kept);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a row cannot be read");
+                if let Ok(name) = OperationName::parse(row.get(0)) {
+                    loaded.damaged.insert(name, error);
+                }
+            }
+        }
+    }
+    Ok(names)
+}
