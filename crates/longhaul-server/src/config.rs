@@ -17,6 +17,7 @@ use longhaul_wire::bundled;
 use serde::{Deserialize, Deserializer};
 
 pub use crate::config::auth::Auth;
+pub use crate::store::{Durability, PostgresConfig, StoreConfig};
 use crate::tls::TlsConfig;
 
 /// Everything a server can be told.
@@ -41,8 +42,11 @@ pub struct Config {
     /// What to serve.
     #[serde(rename = "api")]
     pub apis: Vec<ApiConfig>,
-    /// How the store treats the disk.
+    /// The address of a database, or how the embedded store treats the disk.
+    #[serde(deserialize_with = "crate::store::address_or_table")]
     pub store: StoreConfig,
+    /// How a PostgreSQL store is used.
+    pub postgres: PostgresConfig,
     /// Every limit.
     pub limits: Limits,
     /// Leases of workers.
@@ -67,6 +71,7 @@ impl Default for Config {
             data: None,
             apis: bundled::names().map(ApiConfig::bundled).collect(),
             store: StoreConfig::default(),
+            postgres: PostgresConfig::default(),
             limits: Limits::default(),
             workers: Workers::default(),
             lame_duck: Duration::ZERO,
@@ -107,36 +112,6 @@ impl ApiConfig {
     pub fn bundled(name: &str) -> Self {
         Self { bundle: Some(name.to_owned()), ..Self::default() }
     }
-}
-
-/// How the embedded store treats the disk.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StoreConfig {
-    /// `strict`: on disk before the answer. `relaxed`: the last moments may be lost with the machine's
-    /// power, though not with the process.
-    pub durability: Durability,
-    /// Bytes of operations kept decoded in memory; more makes reads of old ones faster.
-    pub cache_bytes: usize,
-    /// Commands that may wait for the next commit. More would only wait longer than callers do.
-    pub queue_max: usize,
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self { durability: Durability::Strict, cache_bytes: 64 << 20, queue_max: 16_384 }
-    }
-}
-
-/// When a write counts as done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// On disk before the answer.
-    #[default]
-    Strict,
-    /// With the operating system before the answer.
-    Relaxed,
 }
 
 /// Every limit; at one the answer is `RESOURCE_EXHAUSTED` or `UNAVAILABLE` with `RetryInfo`.
@@ -260,6 +235,7 @@ impl Config {
         if let Some(tls) = &self.tls {
             tls.check()?;
         }
+        self.store.check(self.data.as_deref())?;
         if self.apis.is_empty() {
             return Err(invalid("no API is configured; add [[api]] with bundle = \"clouddeploy\" or with your own descriptor_set".into()));
         }
@@ -317,7 +293,7 @@ fn read(file: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(file).map_err(|error| invalid(format!("cannot read {}: {error}", file.display())))
 }
 
-fn invalid(message: String) -> Error {
+pub(crate) fn invalid(message: String) -> Error {
     Error::new(Reason::ConfigInvalid, message)
 }
 

@@ -22,6 +22,7 @@ pub mod operators;
 mod random;
 mod reflection;
 mod session;
+pub mod store;
 pub mod sweeper;
 pub mod tls;
 pub mod watch;
@@ -30,8 +31,7 @@ pub mod workers;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use longhaul_core::{Error, Reason};
-use longhaul_store::{Store, embedded, memory};
+use longhaul_core::Error;
 use longhaul_wire::api::Api;
 use longhaul_wire::apis::Apis;
 use tokio::sync::Semaphore;
@@ -86,7 +86,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
     let apis = Arc::new(load_apis(&config)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let watch = Arc::new(Watch::new(clock.clone()));
-    let store = open_store(&config, watch.clone()).await?;
+    let store = store::open(&config, watch.clone()).await?;
     let draining = CancellationToken::new();
     let fleet = Arc::new(Fleet::new(store.clone(), clock.clone(), &config.workers));
     fleet.join().await?;
@@ -209,33 +209,6 @@ fn load_apis(config: &Config) -> Result<Apis, Error> {
         apis.push(config::load_api(api)?);
     }
     Apis::new(apis)
-}
-
-async fn open_store(config: &Config, watch: Arc<Watch>) -> Result<Arc<dyn Store>, Error> {
-    let Some(folder) = config.data.clone() else {
-        let mut token_key = [0; 32];
-        getrandom::fill(&mut token_key).map_err(|error| {
-            Error::new(Reason::Internal, "no random number could be drawn")
-                .caused_by(error.to_string())
-        })?;
-        return Ok(Arc::new(memory::Memory::new(token_key, watch)));
-    };
-    let options = embedded::Options {
-        durability: match config.store.durability {
-            config::Durability::Strict => embedded::Durability::Strict,
-            config::Durability::Relaxed => embedded::Durability::Relaxed,
-        },
-        cache_bytes: config.store.cache_bytes,
-        queue_max: config.store.queue_max,
-        ..embedded::Options::new(folder)
-    };
-    let opening = tokio::task::spawn_blocking(move || embedded::Embedded::open(&options, watch));
-    match opening.await {
-        Ok(opened) => Ok(Arc::new(opened?)),
-        Err(error) => {
-            Err(Error::new(Reason::Internal, "opening the store did not end").caused_by(error))
-        }
-    }
 }
 
 /// Logs what a caller's message leaves out. Faults of the caller are their business, not the log's.

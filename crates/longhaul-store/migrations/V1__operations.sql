@@ -17,6 +17,17 @@ CREATE TABLE server (
     seen timestamptz NOT NULL
 );
 
+-- What the servers know together: one row. When any of them last said that it is there, how often nobody
+-- had for a while, and up to which of these outages leases were given their time back.
+CREATE TABLE fleet (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    seen timestamptz,
+    outage bigint NOT NULL DEFAULT 0,
+    recovered bigint NOT NULL DEFAULT 0
+);
+
+INSERT INTO fleet DEFAULT VALUES;
+
 -- What claims choose by: few, written once, never changed.
 CREATE TABLE kind (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -50,6 +61,8 @@ CREATE TABLE operation (
     parent_name text COLLATE "C",
     follows boolean NOT NULL,
     cancelled boolean NOT NULL,
+    -- Of the worker and the claim id of the lease in force.
+    claim_hash bigint,
     request_id text COLLATE "C",
     history_rows integer NOT NULL,
     -- CRC-32 over all columns that are read back.
@@ -75,6 +88,7 @@ CREATE INDEX operation_claimable ON operation (kind, claimable_us, create_us, ui
 CREATE INDEX operation_due ON operation (due_us, uid) WHERE due_us IS NOT NULL;
 CREATE INDEX operation_child ON operation (parent_name, create_us, uid)
     WHERE parent_name IS NOT NULL;
+CREATE INDEX operation_claimed ON operation (claim_hash) WHERE claim_hash IS NOT NULL;
 CREATE INDEX operation_follows ON operation (parent_name) WHERE follows;
 
 -- Older events of operations with a long history, some commits to a row.

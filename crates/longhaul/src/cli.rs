@@ -76,6 +76,11 @@ pub enum Command {
     /// Run a server as a configuration file says
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
+    /// Bring the database that a configuration file names up to this version
+    #[command(
+        after_help = "Safe to repeat, and to run from several machines at once: they take turns. A server does the\nsame when it starts.\n\nExamples:\n  longhaul migrate -c longhaul.toml"
+    )]
+    Migrate(MigrateArgs),
     /// List, describe, wait for, cancel and delete operations of any google.longrunning server
     #[command(visible_aliases = ["ops", "op"], after_help = OPERATIONS_EXAMPLES)]
     Operations(OperationsArgs),
@@ -101,6 +106,7 @@ impl Command {
         match self {
             Self::Serve(_) | Self::Worker(_) => true,
             Self::Dev(_)
+            | Self::Migrate(_)
             | Self::Operations(_)
             | Self::Apis(_)
             | Self::Health(_)
@@ -108,6 +114,14 @@ impl Command {
             | Self::Version(_) => false,
         }
     }
+}
+
+/// `longhaul migrate`.
+#[derive(Args, Debug)]
+pub struct MigrateArgs {
+    /// The server's configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
 }
 
 /// `longhaul dev`.

@@ -9,6 +9,7 @@ mod dev;
 mod failure;
 mod health;
 mod logs;
+mod migrate;
 mod operations;
 mod output;
 mod practice;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Dev(args) => dev::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Migrate(args) => migrate::run(args),
         Command::Operations(args) => operations::run(args),
         Command::Worker(args) => worker::run(args),
         Command::Apis(args) => apis::run(args),

@@ -13,17 +13,21 @@ use crate::failure::{Exit, Failure};
 
 /// Serves until a signal.
 pub fn run(args: ServeArgs) -> Result<Exit, Failure> {
-    let file = &args.config;
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
-    let config = Config::parse(&text, &file.display().to_string())
-        .map_err(|error| Failure::usage(error.message).because(error.reason.name()))?;
+    let config = read_config(&args.config)?;
     on_all_threads(async move {
         let running = start(config).await?;
         tracing::info!(address = %running.address(), "ready");
         write_port(args.port_file.as_deref(), running.address())?;
         until_signal(running.stop()).await
     })
+}
+
+/// The configuration in a file.
+pub fn read_config(file: &Path) -> Result<Config, Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
+    Config::parse(&text, &file.display().to_string())
+        .map_err(|error| Failure::usage(error.message).because(error.reason.name()))
 }
 
 /// Starts a server, or says why not.

@@ -15,8 +15,8 @@ use tokio_postgres::{AsyncMessage, Row};
 use super::address::Address;
 use super::core::Core;
 use super::faults::{Fault, damaged, unavailable};
-use super::session::{bounded, configure};
-use crate::ClaimHint;
+use super::session::{Sql, Value, bounded, configure};
+use crate::{ClaimHint, OUTAGE_MIN, Presence};
 
 /// Longest time until a commit of another server is heard of.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -217,15 +217,36 @@ pub(super) async fn first_due(core: &Core) -> Result<(), Error> {
 
 /// Writes that this server is here, and sees whether others are.
 pub(super) async fn heartbeat(core: &Core) -> Result<(), Error> {
-    let session = core.reading().await?;
     let version = env!("CARGO_PKG_VERSION");
-    let beat = async { Ok(session.query(&core.sql.heartbeat, &[&core.server, &version]).await?) };
-    match bounded(core.options.connect_timeout, beat).await {
-        Ok(rows) => {
-            let others: i64 = rows.first().map_or(0, |row| row.get(0));
-            core.shared.store(others > 0, Ordering::Relaxed);
-            Ok(())
-        }
+    let rows = say(core, &core.sql.heartbeat, &[&core.server, &version]).await?;
+    let others: i64 = rows.first().map_or(0, |row| row.get(0));
+    core.shared.store(others > 0, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Says to all servers together that one is here, and hears of an outage.
+pub(super) async fn present(core: &Core) -> Result<Presence, Error> {
+    let outage_min = i64::try_from(OUTAGE_MIN.as_micros()).unwrap_or(i64::MAX);
+    let rows = say(core, &core.sql.present, &[&outage_min]).await?;
+    let row = rows.first().ok_or_else(|| damaged("fleet", "?", "it is missing"))?;
+    let (outage, recovered): (i64, i64) = (row.get(0), row.get(1));
+    Ok(Presence {
+        outage: (outage > recovered).then_some(outage.unsigned_abs()),
+        clock: Some(Timestamp::from_micros(row.get(2))),
+    })
+}
+
+/// Notes that leases were given their time back.
+pub(super) async fn recovered(core: &Core, outage: u64) -> Result<(), Error> {
+    say(core, &core.sql.recovered, &[&super::rows::signed(outage)]).await.map(drop)
+}
+
+/// A small write of this server's own.
+async fn say(core: &Core, sql: &Sql, values: &[Value<'_>]) -> Result<Vec<Row>, Error> {
+    let session = core.reading().await?;
+    let said = async { Ok(session.query(sql, values).await?) };
+    match bounded(core.options.connect_timeout, said).await {
+        Ok(rows) => Ok(rows),
         Err(fault) => {
             session.discard();
             Err(fault.into_error())

@@ -44,14 +44,14 @@ use self::session::bounded;
 use self::sweeps::Sweep;
 use crate::memory::closed;
 use crate::{
-    Count, Cursor, Decide, Due, Failure, Key, ListQuery, Listener, Priority, Recorded, Store,
+    Count, Cursor, Decide, Due, Failure, Key, ListQuery, Listener, Presence, Priority, Recorded,
+    Store,
 };
 
 /// An open database. Dropping it abandons what waits; [`Store::close`] answers it first.
 pub struct Postgres {
     core: Arc<Core>,
     token_key: [u8; 32],
-    unattended: bool,
     /// Tasks that end once their queues are closed and empty.
     writers: Mutex<Vec<JoinHandle<()>>>,
     /// Tasks that end when told.
@@ -74,15 +74,14 @@ impl Postgres {
         let reads = session::pool(&address, options, options.readers + 2)?;
         let session = session::Session::take(&reads, options).await?;
         let known = async {
-            let attended = session.query(&sql.attended, &[]).await?;
+            let server = session.query(&sql.server_id, &[]).await?;
             session.query(&sql.token_key, &[]).await?;
-            Ok((attended, session.query(&sql.find_token_key, &[]).await?))
+            Ok((server, session.query(&sql.find_token_key, &[]).await?))
         };
-        let (attended, key) =
+        let (server, key) =
             bounded(options.statement_timeout, known).await.map_err(Fault::into_error)?;
         drop(session);
-        let server: i64 = attended.first().map_or(0, |row| row.get(0));
-        let unattended = attended.first().is_none_or(|row| !row.get::<_, bool>(1));
+        let server: i64 = server.first().map_or(0, |row| row.get(0));
         let token_key = key.first().and_then(|row| row.get::<_, &[u8]>(0).try_into().ok());
         let token_key =
             token_key.ok_or_else(|| faults::damaged("meta", "token_key", "it has not 32 bytes"))?;
@@ -103,7 +102,7 @@ impl Postgres {
             batches: AtomicI64::new(0),
             tickets: AtomicU64::new(0),
             bell: Notify::new(),
-            shared: AtomicBool::new(!unattended),
+            shared: AtomicBool::new(true),
             stop: Notify::new(),
             stopped: AtomicBool::new(false),
             options: options.clone(),
@@ -112,10 +111,10 @@ impl Postgres {
         feed::first_due(&core).await?;
         feed::backing_off(&core).await?;
         feed::heartbeat(&core).await?;
-        Ok(Self::run(core, ear, token_key, unattended))
+        Ok(Self::run(core, ear, token_key))
     }
 
-    fn run(core: Arc<Core>, ear: Address, token_key: [u8; 32], unattended: bool) -> Self {
+    fn run(core: Arc<Core>, ear: Address, token_key: [u8; 32]) -> Self {
         let mut writers: Vec<_> = (0..core.options.writers.max(1))
             .map(|_| tokio::spawn(writer::run(core.clone())))
             .collect();
@@ -128,7 +127,7 @@ impl Postgres {
         others.push(tokio::spawn(feed::run_bell(core.clone())));
         others.push(tokio::spawn(feed::run_ear(core.clone(), ear, heard.clone())));
         others.push(tokio::spawn(feed::run_feed(core.clone(), heard)));
-        Self { core, token_key, unattended, writers: Mutex::new(writers), others }
+        Self { core, token_key, writers: Mutex::new(writers), others }
     }
 }
 
@@ -195,6 +194,10 @@ impl Store for Postgres {
         Ok(reads::get(&self.core, name).await?.map(|kept| kept.operation))
     }
 
+    async fn claimed(&self, worker: &str, claim_id: &str) -> Result<Vec<Arc<Operation>>, Error> {
+        reads::claimed(&self.core, worker, claim_id).await
+    }
+
     async fn list(&self, query: ListQuery) -> Result<Vec<(Cursor, Arc<Operation>)>, Error> {
         reads::list(&self.core, &query).await
     }
@@ -235,8 +238,22 @@ impl Store for Postgres {
         self.core.tally.counts(&self.core.words)
     }
 
+    /// The servers find out together: see [`Store::present`].
     fn was_unattended(&self) -> bool {
-        self.unattended
+        false
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    /// By the database's clock, which is the only one that all servers share.
+    async fn present(&self, _now: Timestamp) -> Result<Presence, Error> {
+        feed::present(&self.core).await
+    }
+
+    async fn recovered(&self, outage: u64) -> Result<(), Error> {
+        feed::recovered(&self.core, outage).await
     }
 
     async fn ready(&self) -> Result<(), Error> {

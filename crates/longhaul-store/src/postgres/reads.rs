@@ -26,8 +26,13 @@ type Got = Result<Option<Kept>, Error>;
 #[derive(Default)]
 pub(super) struct Gets {
     waiting: Mutex<Vec<(OperationName, oneshot::Sender<Got>)>>,
+    /// The same for what a claim holds, by its hash.
+    claimed: Mutex<Vec<(i64, oneshot::Sender<Held>)>>,
     filled: Notify,
 }
+
+/// What is answered about a claim.
+type Held = Result<Vec<Arc<Operation>>, Error>;
 
 /// Answers gets for as long as the store lives, also after it was closed.
 pub(super) async fn run(core: Arc<Core>) {
@@ -35,17 +40,59 @@ pub(super) async fn run(core: Arc<Core>) {
         let filled = core.gets.filled.notified();
         tokio::pin!(filled);
         filled.as_mut().enable();
-        let some: Vec<_> = {
-            let mut waiting = core.gets.waiting.lock();
-            let take = waiting.len().min(GETS_MAX);
-            waiting.drain(..take).collect()
-        };
-        if some.is_empty() {
+        let (named, claimed) = (some(&core.gets.waiting), some(&core.gets.claimed));
+        if named.is_empty() && claimed.is_empty() {
             filled.await;
-        } else {
-            answer(&core, some).await;
+            continue;
+        }
+        if !named.is_empty() {
+            answer(&core, named).await;
+        }
+        if !claimed.is_empty() {
+            answer_claimed(&core, claimed).await;
         }
     }
+}
+
+fn some<T>(waiting: &Mutex<Vec<T>>) -> Vec<T> {
+    let mut waiting = waiting.lock();
+    let take = waiting.len().min(GETS_MAX);
+    waiting.drain(..take).collect()
+}
+
+async fn answer_claimed(core: &Core, waiting: Vec<(i64, oneshot::Sender<Held>)>) {
+    let hashes: Vec<i64> = waiting.iter().map(|(hash, _)| *hash).collect();
+    let read = fetch(core, &core.sql.claimed, &[&hashes], true).await;
+    let read = read.and_then(|rows| {
+        rows.iter().map(|row| Ok(rows::read(row, &core.words)?.operation)).collect::<Held>()
+    });
+    let hash_of = |operation: &Operation| {
+        operation.lease().map(|lease| rows::claim_hash(&lease.worker, &lease.claim_id))
+    };
+    for (hash, to) in waiting {
+        let held = match &read {
+            Ok(all) => Ok(all.iter().filter(|one| hash_of(one) == Some(hash)).cloned().collect()),
+            Err(error) => Err(again(error)),
+        };
+        drop(to.send(held));
+    }
+}
+
+/// The operations that a claim holds.
+pub(super) async fn claimed(core: &Core, worker: &str, claim_id: &str) -> Held {
+    let (to, answered) = oneshot::channel();
+    core.gets.claimed.lock().push((rows::claim_hash(worker, claim_id), to));
+    core.gets.filled.notify_one();
+    let mut held = match tokio::time::timeout(core.options.answer_timeout, answered).await {
+        Ok(Ok(held)) => held?,
+        Ok(Err(gone)) => return Err(unavailable(gone)),
+        Err(elapsed) => return Err(unavailable(elapsed)),
+    };
+    held.retain(|operation| {
+        let lease = operation.lease();
+        lease.is_some_and(|lease| &*lease.worker == worker && &*lease.claim_id == claim_id)
+    });
+    Ok(held)
 }
 
 async fn answer(core: &Core, waiting: Vec<(OperationName, oneshot::Sender<Got>)>) {

@@ -87,6 +87,7 @@ pub(super) struct Written {
     pub parent_name: Option<OperationName>,
     pub follows: bool,
     pub cancelled: bool,
+    pub claim_hash: Option<i64>,
     pub request_id: Option<Arc<str>>,
     pub history_rows: i32,
     pub check_sum: i32,
@@ -111,6 +112,10 @@ impl Written {
             parent_name: operation.parent_operation.clone(),
             follows: operation.parent_operation.is_some() && operation.would_follow_parent(),
             cancelled: operation.cancel.is_some(),
+            claim_hash: operation
+                .lease()
+                .filter(|lease| !lease.claim_id.is_empty())
+                .map(|lease| claim_hash(&lease.worker, &lease.claim_id)),
             request_id: operation.request_id.as_ref().map(|id| id.value.clone()),
             history_rows: i32::try_from(kept.history_rows).unwrap_or(i32::MAX),
             check_sum: 0,
@@ -317,6 +322,14 @@ pub(super) fn recorded(
 /// How many commits the row itself has the events of.
 pub(super) fn commits_in_row(kept: &Kept) -> u32 {
     split(&kept.events).map_or(0, |commits| u32::try_from(commits.len()).unwrap_or(u32::MAX))
+}
+
+/// The hash that operations of a claim are found by; the same in every version, since it is stored.
+pub(super) fn claim_hash(worker: &str, claim_id: &str) -> i64 {
+    // FNV-1a, with a byte between the two that is in no text.
+    let bytes = worker.bytes().chain([0xFF]).chain(claim_id.bytes());
+    let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.fold(0xcbf2_9ce4_8422_2325, mix).cast_signed()
 }
 
 /// A revision as a column has it.

@@ -8,7 +8,7 @@ use super::rows::READ;
 use super::session::Sql;
 
 /// How many columns of the operation table are written.
-pub(super) const COLUMN_COUNT: usize = 20;
+pub(super) const COLUMN_COUNT: usize = 21;
 
 /// The first of those that an ordinary change can touch; all after it can too.
 pub(super) const FIRST_CHANGING: usize = 8;
@@ -31,6 +31,7 @@ const COLUMNS: [(&str, Type, &str); COLUMN_COUNT] = [
     ("parent_name", Type::TEXT_ARRAY, "text"),
     ("follows", Type::BOOL_ARRAY, "boolean"),
     ("cancelled", Type::BOOL_ARRAY, "boolean"),
+    ("claim_hash", Type::INT8_ARRAY, "bigint"),
     ("history_rows", Type::INT4_ARRAY, "integer"),
     ("check_sum", Type::INT4_ARRAY, "integer"),
     ("record", Type::BYTEA_ARRAY, "bytea"),
@@ -138,6 +139,8 @@ statements! {
         "SELECT id FROM {s}.scope WHERE api = $1 AND parent = $2";
     get(TEXT_ARRAY)
         "SELECT {READ} FROM {s}.operation AS o WHERE o.name = ANY($1)";
+    claimed(INT8_ARRAY)
+        "SELECT {READ} FROM {s}.operation AS o WHERE o.claim_hash = ANY($1)";
     history(UUID, INT8)
         "SELECT first_revision, last_revision, check_sum, record FROM {s}.history \
          WHERE uid = $1 AND last_revision > $2 ORDER BY first_revision";
@@ -156,9 +159,14 @@ statements! {
          FROM (SELECT pg_current_snapshot()::text AS snapshot) AS n LEFT JOIN \
          (SELECT kind, state, sum(operations)::bigint AS operations FROM {s}.tally \
          GROUP BY kind, state) AS t ON true";
-    attended()
-        "SELECT nextval('{s}.server_id'), EXISTS (SELECT FROM {s}.server \
-         WHERE seen > clock_timestamp() - interval '5 seconds')";
+    present(INT8)
+        "UPDATE {s}.fleet SET seen = clock_timestamp(), outage = outage + CASE \
+         WHEN seen > clock_timestamp() - $1 * interval '1 microsecond' THEN 0 ELSE 1 END \
+         RETURNING outage, recovered, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    recovered(INT8)
+        "UPDATE {s}.fleet SET recovered = greatest(recovered, $1)";
+    server_id()
+        "SELECT nextval('{s}.server_id')";
     heartbeat(INT8, TEXT)
         "WITH mine AS (INSERT INTO {s}.server (id, version, seen) \
          VALUES ($1, $2, clock_timestamp()) \

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use longhaul_core::{Applied, Error, OperationName, Timestamp};
+use longhaul_core::{Applied, Error, Operation, OperationName, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio_postgres::Row;
@@ -44,6 +44,9 @@ pub(super) struct Sweep {
     done: Vec<Applied>,
     /// What it has changed, which is not changed again.
     seen: HashSet<OperationName>,
+    /// Bytes of what it has changed, and whether the next one had no room.
+    bytes: usize,
+    full: bool,
     answer: oneshot::Sender<Answer>,
     pub given_up: Arc<AtomicBool>,
 }
@@ -52,7 +55,8 @@ impl Sweep {
     pub fn new(due: Due, limit: usize, decide: Decide) -> (Self, oneshot::Receiver<Answer>) {
         let (answer, answered) = oneshot::channel();
         let (done, seen) = (Vec::new(), HashSet::new());
-        (Self { due, limit, decide, done, seen, answer, given_up: Arc::default() }, answered)
+        let given_up = Arc::default();
+        (Self { due, limit, decide, done, seen, bytes: 0, full: false, answer, given_up }, answered)
     }
 
     fn now(&self) -> Timestamp {
@@ -69,7 +73,15 @@ impl Sweep {
     }
 
     fn left(&self) -> usize {
-        self.limit.saturating_sub(self.done.len())
+        if self.full { 0 } else { self.limit.saturating_sub(self.done.len()) }
+    }
+
+    fn wants(&self, operation: &Operation) -> bool {
+        let fits = self.filter().is_none_or(|filter| {
+            filter.accepts(&operation.api, &operation.method, &operation.queue)
+                && operation.claimable_from().is_some_and(|from| from <= self.now())
+        });
+        fits && !self.seen.contains(&operation.name)
     }
 
     /// Answers. What was committed before an error is told rather than the error.
@@ -221,24 +233,28 @@ async fn round(
     });
     let parts = loop {
         let mut batch = Batch::new(&loaded);
-        let results = distribute(&mut batch, sweeps, &names);
+        let (results, rooms) = distribute(&mut batch, sweeps, &names);
         let ask = asked(results.iter().map(|(_, result)| result));
         if ask.is_empty() {
             let applied: Vec<_> =
                 results.iter().filter_map(|(_, result)| result.as_ref().ok()).collect();
             commit(core, session, &batch, &applied).await?;
-            break results;
+            break (results, rooms);
         }
         let asking = look_for_children(core, &session, &mut loaded, ask);
         if let Err(fault) = bounded(core.patience(), asking).await {
             return Err(give_back(core, session, fault).await);
         }
     };
-    for (sweep, result) in parts {
+    let (results, rooms) = parts;
+    for (sweep, result) in results {
         if let Ok(applied) = result {
             sweeps[sweep].seen.insert(applied.operation.name.clone());
             sweeps[sweep].done.push(applied);
         }
+    }
+    for (sweep, room) in sweeps.iter_mut().zip(rooms) {
+        (sweep.bytes, sweep.full) = (room.bytes, room.full);
     }
     Ok((last, rows.len()))
 }
@@ -277,38 +293,54 @@ async fn locked(
     Ok((loaded, names, rows))
 }
 
+/// Which sweep a row was offered to, and what came of it.
+type Given = (usize, Result<Applied, Miss>);
+
+/// How much more a sweep can take.
+struct Room {
+    left: usize,
+    taken: usize,
+    bytes: usize,
+    full: bool,
+}
+
 /// Gives each row to the first who wants it, can take it, and has room.
 fn distribute(
     batch: &mut Batch<'_>,
     sweeps: &[Sweep],
     names: &[OperationName],
-) -> Vec<(usize, Result<Applied, Miss>)> {
+) -> (Vec<Given>, Vec<Room>) {
     let mut results = Vec::new();
-    let mut left: Vec<usize> = sweeps.iter().map(Sweep::left).collect();
+    let room = |sweep: &Sweep| Room {
+        left: sweep.left(),
+        taken: sweep.done.len(),
+        bytes: sweep.bytes,
+        full: sweep.full,
+    };
+    let mut rooms: Vec<Room> = sweeps.iter().map(room).collect();
     for name in names {
         let Some(kept) = batch.loaded.rows.get(name) else { continue };
         let operation = kept.operation.clone();
-        for (at, sweep) in
-            sweeps.iter().enumerate().filter(|(at, _)| left[*at] > 0).collect::<Vec<_>>()
-        {
-            let wants = sweep.filter().is_none_or(|filter| {
-                filter.accepts(&operation.api, &operation.method, &operation.queue)
-                    && operation.claimable_from().is_some_and(|from| from <= sweep.now())
-            });
-            if !wants || sweep.seen.contains(name) {
+        for (at, (sweep, room)) in sweeps.iter().zip(&mut rooms).enumerate() {
+            if room.left == 0 || room.full || !sweep.wants(&operation) {
+                continue;
+            }
+            let bytes = room.bytes.saturating_add(operation.bytes_told());
+            if room.taken > 0 && bytes > sweep.due.bytes_max() {
+                room.full = true;
                 continue;
             }
             let result = batch.update_row(name, &sweep.decide);
-            let taken = result.is_ok();
             if let Err(Miss::Command(error)) = &result {
                 tracing::error!(%error, operation = %name, "a due operation cannot be changed");
             }
+            let taken = result.is_ok();
             results.push((at, result));
             if taken {
-                left[at] -= 1;
+                (room.left, room.taken, room.bytes) = (room.left - 1, room.taken + 1, bytes);
                 break;
             }
         }
     }
-    results
+    (results, rooms)
 }

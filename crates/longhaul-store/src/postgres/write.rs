@@ -250,10 +250,11 @@ fn array(rows: &[Written], column: usize) -> Array<'_> {
         13 => of(rows, |row| row.parent_name.as_ref().map(OperationName::as_str)),
         14 => of(rows, |row| row.follows),
         15 => of(rows, |row| row.cancelled),
-        16 => of(rows, |row| row.history_rows),
-        17 => of(rows, |row| row.check_sum),
-        18 => of(rows, |row| row.record.as_slice()),
-        19 => of(rows, |row| &*row.events),
+        16 => of(rows, |row| row.claim_hash),
+        17 => of(rows, |row| row.history_rows),
+        18 => of(rows, |row| row.check_sum),
+        19 => of(rows, |row| row.record.as_slice()),
+        20 => of(rows, |row| &*row.events),
         other => unreachable!("there is no column {other}"),
     }
 }

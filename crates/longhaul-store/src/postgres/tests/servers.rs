@@ -337,14 +337,28 @@ async fn what_was_kept_is_there_after_a_restart() {
     let key = first.store.token_key();
     first.store.close().await;
     let second = server(&options);
-    assert!(second.store.was_unattended(), "the first has left");
     assert_eq!(second.store.token_key(), key);
     assert_eq!(second.store.next_due(), Some(at(31)), "the end of the lease");
     assert_eq!(second.store.counts()[0].state, "RUNNING");
     let done = second.apply("a", a_success(epoch), at(2)).await.unwrap();
     assert_eq!(done.operation.revision, 3);
-    let third = server(&options);
-    assert!(!third.store.was_unattended(), "the second is there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_is_one_until_leases_got_their_time_back() {
+    let options = options();
+    let servers = [server(&options), server(&options)];
+    let present = async |which: usize| servers[which].store.present(at(0)).await.unwrap();
+    assert_eq!(present(0).await.outage, Some(1), "nobody was there before");
+    assert_eq!(present(1).await.outage, Some(1));
+    assert!(present(1).await.clock.is_some());
+    servers[1].store.recovered(1).await.unwrap();
+    assert_eq!(present(0).await.outage, None);
+    let client = session(&options).await;
+    let away = format!("UPDATE \"{}\".fleet SET seen = seen - interval '3 s'", options.schema);
+    client.batch_execute(&away).await.unwrap();
+    assert_eq!(present(1).await.outage, Some(2));
+    assert_eq!(present(0).await.outage, Some(2), "every server hears of it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -367,7 +381,7 @@ async fn a_damaged_row_is_told_and_stops_no_claim_of_others() {
         other => panic!("{other:?}"),
     }
     let decide: Decide = Arc::new(command_of(a_claim(), at(3)));
-    let due = Due::Claim { filter: ClaimFilter::default(), now: at(3) };
+    let due = Due::Claim { filter: ClaimFilter::default(), now: at(3), bytes_max: usize::MAX };
     let claimed = world.store.update_due(due, 5, decide).await.unwrap();
     assert_eq!(claimed.len(), 1);
     assert_eq!(claimed[0].operation.name, name("good"));
