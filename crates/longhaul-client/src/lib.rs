@@ -4,6 +4,7 @@
 //! the work that Longhaul hands out; [`Credentials`] are for both. Owns neither a server nor a store, and never decides what an
 //! operation becomes: it asks, waits and reports.
 
+mod channel;
 mod credentials;
 pub mod operations;
 pub mod worker;

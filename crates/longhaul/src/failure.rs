@@ -174,6 +174,7 @@ impl From<Error> for Failure {
                     None => failure,
                 }
             }
+            Error::Detached { .. } => Self::new(Exit::Detached, error.to_string()),
         }
     }
 }

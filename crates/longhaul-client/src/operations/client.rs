@@ -2,16 +2,19 @@
 //! briefly unavailable.
 
 use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use longhaul_wire::message::Descriptors;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use reqwest::{Method, Url};
 use serde_json::Value;
+use tonic::transport::Channel;
 
 use super::name::to_path;
 use super::wait::{WaitOptions, until_done};
 use super::{Error, ListOptions, Operation, Page, StatusError, TransportError, TransportKind};
-use crate::{Credentials, CredentialsError, Token};
+use crate::{Credentials, CredentialsError, Token, channel};
 
 /// Longest wait for one answer. Servers may hold a get for some seconds on purpose.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -20,9 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer that is read, in bytes: a thousand large operations fit.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Calls in all for one request, the first included. Source: longrunning_grpc_service_config.json, 5.
-const TRIES: u32 = 5;
+pub(super) const TRIES: u32 = 5;
 /// From the first try to the second; doubled each time.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
+pub(super) const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// A server that asks for a longer pause than this is not tried again.
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
@@ -33,7 +36,11 @@ pub struct Client {
     base: Url,
     version: String,
     host: Option<HeaderValue>,
-    token: Option<Token>,
+    credentials: Credentials,
+    /// The gRPC side, made when first used.
+    channel: Arc<OnceLock<Channel>>,
+    /// APIs of the caller's own.
+    pub(super) known: Arc<Vec<Descriptors>>,
 }
 
 impl Client {
@@ -60,8 +67,15 @@ impl Client {
                 ..TransportError::read(base.as_str(), &error)
             })
         })?;
-        let (version, token) = ("v1".to_owned(), credentials.token.clone());
-        Ok(Self { http, base, version, host: None, token })
+        Ok(Self {
+            http,
+            base,
+            version: "v1".to_owned(),
+            host: None,
+            credentials: credentials.clone(),
+            channel: Arc::default(),
+            known: Arc::default(),
+        })
     }
 
     /// Says which of the server's APIs is meant: by the prefix of its paths (`clouddeploy`) or, when
@@ -93,7 +107,7 @@ impl Client {
 
     /// Sends this bearer token.
     pub fn with_token(mut self, token: &str) -> Result<Self, Error> {
-        self.token = Some(Token::fixed(token).map_err(unusable)?);
+        self.credentials.token = Some(Token::fixed(token).map_err(unusable)?);
         Ok(self)
     }
 
@@ -209,6 +223,45 @@ impl Client {
         self.call(method, &url, body.map(Value::to_string), ANSWER_TIMEOUT).await
     }
 
+    /// One POST that starts an operation.
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        body: &Value,
+        repeatable: bool,
+    ) -> Result<Operation, Error> {
+        let url = self.at(&to_path(path, "the collection")?, query);
+        let body = Some(body.to_string());
+        let value = if repeatable {
+            self.call(Method::POST, &url, body, ANSWER_TIMEOUT).await?
+        } else {
+            self.call_once(Method::POST, &url, body, ANSWER_TIMEOUT).await?
+        };
+        read_operation(&url, value)
+    }
+
+    pub(super) fn token(&self) -> Option<&Token> {
+        self.credentials.token.as_ref()
+    }
+
+    /// The gRPC connection, and what calls over it are addressed to. Within a Tokio runtime.
+    pub(super) fn channel(&self) -> Result<(Channel, http::Uri), Error> {
+        let server = self.base.origin().ascii_serialization();
+        let host = self.host.as_ref().and_then(|host| host.to_str().ok());
+        let origin = match host {
+            Some(host) => format!("{}://{host}", self.base.scheme()),
+            None => server.clone(),
+        };
+        let wrong = |why: String| Error::InvalidArgument(format!("server URL {server:?} {why}"));
+        let origin = origin.parse().map_err(|error| wrong(format!("is malformed ({error})")))?;
+        if let Some(channel) = self.channel.get() {
+            return Ok((channel.clone(), origin));
+        }
+        let endpoint = channel::endpoint(&server, &self.credentials).map_err(wrong)?;
+        Ok((self.channel.get_or_init(|| endpoint.connect_lazy()).clone(), origin))
+    }
+
     /// A GET of any path below the server's URL, such as `readyz`: the HTTP status and the text.
     pub async fn probe(&self, path: &str) -> Result<(u16, String), Error> {
         let mut url = self.base.clone();
@@ -217,7 +270,7 @@ impl Client {
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
-    fn at(&self, path: &str, query: &[(&'static str, String)]) -> Url {
+    fn at(&self, path: &str, query: &[(&str, String)]) -> Url {
         let mut url = self.base.clone();
         let prefix = self.base.path().trim_end_matches('/');
         url.set_path(&format!("{prefix}/{}/{path}", self.version));
@@ -285,7 +338,7 @@ impl Client {
         if let Some(host) = &self.host {
             request = request.header(HOST, host.clone());
         }
-        if let Some(token) = &self.token {
+        if let Some(token) = self.token() {
             request = request.header(AUTHORIZATION, token.header().await.map_err(Error::Token)?);
         }
         if let Some(body) = body {
@@ -312,7 +365,7 @@ impl Client {
 
 /// How long to pause before a repeat; `None` when repeating cannot help. A server that nobody listens
 /// for is told at once: whoever typed the URL wants to know.
-fn retry_pause(error: &Error, pause: Duration) -> Option<Duration> {
+pub(super) fn retry_pause(error: &Error, pause: Duration) -> Option<Duration> {
     match error {
         Error::Transport(error) => match error.kind {
             TransportKind::Broken => Some(pause),
@@ -326,7 +379,8 @@ fn retry_pause(error: &Error, pause: Duration) -> Option<Duration> {
         | Error::InvalidArgument(_)
         | Error::Token(_)
         | Error::Reply { .. }
-        | Error::Timeout { .. } => None,
+        | Error::Timeout { .. }
+        | Error::Detached { .. } => None,
     }
 }
 

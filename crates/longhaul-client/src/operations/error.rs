@@ -35,6 +35,11 @@ pub enum Error {
         /// As it was seen last; `None` when no poll was answered.
         last: Option<Box<Operation>>,
     },
+    /// The wait was stopped by [`super::Handle::stop_waiting`]. The operation goes on.
+    Detached {
+        /// As it was seen last; `None` when no poll was answered.
+        last: Option<Box<Operation>>,
+    },
 }
 
 /// A call that got no answer.
@@ -101,7 +106,8 @@ impl Error {
             Self::InvalidArgument(_)
             | Self::Token(_)
             | Self::Reply { .. }
-            | Self::Timeout { .. } => false,
+            | Self::Timeout { .. }
+            | Self::Detached { .. } => false,
         }
     }
 
@@ -114,7 +120,8 @@ impl Error {
             | Self::Token(_)
             | Self::Transport(_)
             | Self::Reply { .. }
-            | Self::Timeout { .. } => None,
+            | Self::Timeout { .. }
+            | Self::Detached { .. } => None,
         }
     }
 }
@@ -217,6 +224,10 @@ impl fmt::Display for Error {
             Self::Timeout { last } => {
                 let name = last.as_ref().map_or("the operation", |operation| operation.name());
                 write!(f, "{name} was not done in time; it goes on")
+            }
+            Self::Detached { last } => {
+                let name = last.as_ref().map_or("the operation", |operation| operation.name());
+                write!(f, "nobody waits for {name} any more; it goes on")
             }
         }
     }

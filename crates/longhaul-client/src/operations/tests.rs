@@ -343,3 +343,25 @@ async fn peers_19_only_cancel_cancels_and_a_timeout_is_no_cancel() {
     assert_eq!(done.state(), State::Cancelled);
     assert_eq!(server.lines()[1], format!("POST /v1/{NAME}:cancel"));
 }
+
+#[tokio::test]
+async fn peers_19_to_stop_waiting_ends_the_waits_and_sends_nothing() {
+    let server = Server::answering(vec![running(), running(), running()]).await;
+    let handle = server.client().resume(NAME);
+    let waiting = [handle.clone(), handle.clone()]
+        .map(|handle| tokio::spawn(async move { handle.wait(&WaitOptions::default()).await }));
+    while server.lines().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    handle.stop_waiting();
+    for wait in waiting {
+        let error = wait.await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Detached { .. }), "{error:?}");
+        assert!(!error.transient(), "{error}");
+    }
+    assert_eq!(server.lines(), vec![format!("GET /v1/{NAME}"); 2]);
+    let options =
+        WaitOptions { timeout: Some(Duration::from_millis(50)), ..WaitOptions::default() };
+    let error = handle.wait(&options).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { last: Some(_) }), "a later wait waits: {error:?}");
+}

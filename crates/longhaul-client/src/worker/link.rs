@@ -13,19 +13,14 @@ use longhaul_wire::v1::{
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::MetadataValue;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use super::Error;
-use crate::{Credentials, Token};
+use crate::{Credentials, Token, channel};
 
 /// Largest answer that is read, in bytes: a thousand assignments with large requests fit.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// How often an open connection is tried, and how long the answer to that may take: a connection that
-/// died silently must be noticed well within a lease.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3));
-
 /// What the server says in one session; an error or the end is the end of the session.
 pub type Answers = Pin<Box<dyn Stream<Item = Result<SessionResponse, Status>> + Send>>;
 
@@ -79,22 +74,7 @@ impl Grpc {
                 "worker URL {url:?} {why}; give one such as http://127.0.0.1:7151"
             ))
         };
-        let secure = url.starts_with("https://");
-        if !secure && !url.starts_with("http://") {
-            return Err(wrong("must begin with http:// or https://".to_owned()));
-        }
-        let mut endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|error| wrong(format!("is malformed ({error})")))?
-            .tcp_nodelay(true)
-            .connect_timeout(Duration::from_secs(5))
-            .http2_keep_alive_interval(KEEP_ALIVE.0)
-            .keep_alive_timeout(KEEP_ALIVE.1)
-            .keep_alive_while_idle(true);
-        if secure {
-            endpoint = endpoint.tls_config(tls(credentials)).map_err(|error| {
-                Error::InvalidArgument(format!("the certificates cannot be used: {error}"))
-            })?;
-        }
+        let endpoint = channel::endpoint(url, credentials).map_err(wrong)?;
         let link = Self::over(endpoint.connect_lazy());
         Ok(Self { endpoint: Some(endpoint), token: credentials.token.clone(), ..link })
     }
@@ -117,22 +97,7 @@ impl Grpc {
         message: M,
         timeout: Option<Duration>,
     ) -> Result<Request<M>, Status> {
-        let mut request = Request::new(message);
-        if let Some(timeout) = timeout {
-            request.set_timeout(timeout);
-        }
-        if let Some(token) = &self.token {
-            let header = token.header().await;
-            let header = header.map_err(|error| {
-                tracing::warn!(%error, "calling without a token cannot help; trying again");
-                Status::unavailable(error.to_string())
-            })?;
-            let value = MetadataValue::try_from(header.as_bytes());
-            let mut value = value.map_err(|error| Status::internal(error.to_string()))?;
-            value.set_sensitive(true);
-            request.metadata_mut().insert("authorization", value);
-        }
-        Ok(request)
+        channel::request(message, timeout, self.token.as_ref()).await
     }
 
     /// A token that was good and is refused now has expired; where the next one comes by itself, the
@@ -188,18 +153,6 @@ impl Link for Grpc {
         let request = self.request(ReceiverStream::new(requests), None).await?;
         Ok(Box::pin(self.judge(client.session(request).await)?.into_inner()))
     }
-}
-
-fn tls(credentials: &Credentials) -> ClientTlsConfig {
-    let mut tls = match &credentials.ca {
-        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
-        None => ClientTlsConfig::new().with_native_roots(),
-    };
-    if let Some(identity) = &credentials.identity {
-        let identity = tonic::transport::Identity::from_pem(&identity.certificate, &identity.key);
-        tls = tls.identity(identity);
-    }
-    tls
 }
 
 fn client(channel: Channel) -> WorkersClient<Channel> {

@@ -85,7 +85,8 @@ pub async fn everywhere(
         | Error::Transport(_)
         | Error::Reply { .. }
         | Error::Token(_)
-        | Error::Timeout { .. } => None,
+        | Error::Timeout { .. }
+        | Error::Detached { .. } => None,
     };
     let Some(fitting) = fitting else { return Err(ambiguous.into()) };
     found = Found::default();

@@ -33,6 +33,7 @@ mod own_api;
 mod probes;
 mod races;
 mod reports;
+mod rust_client;
 mod rust_worker;
 mod sessions;
 mod starts;
