@@ -4,6 +4,7 @@
 //! text, bytes and the time, and gets an [`Identity`], a yes or a no.
 
 pub mod identity;
+pub mod local;
 pub mod mode;
 pub mod refusal;
 pub mod secret;

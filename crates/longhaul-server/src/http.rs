@@ -39,6 +39,13 @@ pub(crate) async fn answer(
     if let Some(response) = server.probe(request.uri().path()).await {
         return response;
     }
+    let request = match &server.local {
+        Some(local) => match local.answer(request).await {
+            Ok(response) => return response,
+            Err(request) => request,
+        },
+        None => request,
+    };
     if request.method() == http::Method::GET && request.uri().path() == events::PATH {
         return watch(&server, request).await;
     }

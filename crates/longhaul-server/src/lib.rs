@@ -17,6 +17,7 @@ mod grpc;
 mod health;
 mod http;
 mod listener;
+mod local;
 pub mod operations;
 pub mod operators;
 mod random;
@@ -46,6 +47,7 @@ pub use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::health::GrpcHealth;
 use crate::listener::Listening;
+use crate::local::Local;
 use crate::operations::Operations;
 use crate::operators::Operators;
 use crate::reflection::Reflection;
@@ -63,6 +65,7 @@ pub struct Server {
     pub(crate) operators: Arc<Operators>,
     pub(crate) workers: Arc<Workers>,
     pub(crate) fleet: Arc<Fleet>,
+    pub(crate) local: Option<Local>,
     pub(crate) health: GrpcHealth,
     pub(crate) reflection: Reflection,
     pub(crate) calls: Arc<Semaphore>,
@@ -104,6 +107,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         clock: clock.clone(),
         limits: config.limits.clone(),
     };
+    let identity = local::load(&config)?;
     let server = Arc::new(Server {
         operations: Operations {
             apis: apis.clone(),
@@ -133,6 +137,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
             turns: Arc::new(Turns::default()),
         }),
         fleet: fleet.clone(),
+        local: Local::new(&config, identity, clock.clone()),
         health: GrpcHealth::new(service_names(&apis)).await,
         reflection: Reflection::new(&apis)?,
         calls: Arc::new(Semaphore::new(config.limits.calls_max)),

@@ -13,7 +13,7 @@ use longhaul_server::config::parse_duration;
 use crate::failure::{Exit, Failure};
 use crate::logs::LogArgs;
 use crate::output::{self, Format};
-use crate::worker;
+use crate::{auth, env, tls, worker};
 
 /// Examples stand before everything else.
 const TEMPLATE: &str = "{about}{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
@@ -87,6 +87,15 @@ pub enum Command {
     /// Run a command for each operation of a method: any program becomes a cancellable operation
     #[command(after_help = worker::EXAMPLES)]
     Worker(worker::Args),
+    /// Make and show an identity of this machine's own: accounts, tokens, a policy
+    #[command(after_help = auth::EXAMPLES)]
+    Auth(auth::AuthArgs),
+    /// Make an authority of this machine's own, and certificates by it
+    #[command(after_help = tls::EXAMPLES)]
+    Tls(tls::TlsArgs),
+    /// Print the variables that point each client at a server
+    #[command(after_help = env::EXAMPLES)]
+    Env(env::EnvArgs),
     /// Show the APIs that come with Longhaul
     Apis(ApisArgs),
     /// Ask a server whether it is ready; exit code 0 when it is
@@ -108,6 +117,9 @@ impl Command {
             Self::Dev(_)
             | Self::Migrate(_)
             | Self::Operations(_)
+            | Self::Auth(_)
+            | Self::Tls(_)
+            | Self::Env(_)
             | Self::Apis(_)
             | Self::Health(_)
             | Self::Completions(_)

@@ -4,9 +4,12 @@
 //! `longhaul-client`; this crate knows no rule about operations.
 
 mod apis;
+mod auth;
 mod cli;
 mod dev;
+mod env;
 mod failure;
+mod files;
 mod health;
 mod logs;
 mod migrate;
@@ -14,6 +17,7 @@ mod operations;
 mod output;
 mod practice;
 mod serve;
+mod tls;
 mod version;
 mod worker;
 
@@ -37,6 +41,9 @@ fn main() -> ExitCode {
         Command::Migrate(args) => migrate::run(args),
         Command::Operations(args) => operations::run(args),
         Command::Worker(args) => worker::run(args),
+        Command::Auth(args) => auth::run(args),
+        Command::Tls(args) => tls::run(args),
+        Command::Env(args) => env::run(args),
         Command::Apis(args) => apis::run(args),
         Command::Health(args) => health::run(args),
         Command::Completions(args) => cli::completions(args),

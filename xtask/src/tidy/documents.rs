@@ -12,7 +12,7 @@ const CONFIGURATION: [&str; 3] = [
 ];
 const CONFIGURATION_PAGE: &str = "docs/configuration.md";
 /// Keys that hold other keys; they are headings of the page.
-const SECTIONS: &[&str] = &["store", "postgres", "limits", "tls", "workers"];
+const SECTIONS: &[&str] = &["store", "postgres", "limits", "auth", "tls", "workers"];
 const DECISIONS: &str = "docs/decisions/";
 
 /// Every link from one document to a file leads somewhere.

@@ -1,5 +1,7 @@
 //! `[auth]`: how a server finds out who calls.
 
+use std::path::PathBuf;
+
 use longhaul_auth::Mode;
 use longhaul_core::Error;
 use serde::{Deserialize, Deserializer};
@@ -13,13 +15,15 @@ pub struct Auth {
     /// `off`, `local`, `jwt`, `mtls` or `jwt+mtls`. A configuration file must choose.
     #[serde(deserialize_with = "mode")]
     pub mode: Option<Mode>,
+    /// For mode `local`: the `server.json` that `longhaul auth init` makes.
+    pub local: Option<PathBuf>,
 }
 
 impl Auth {
     /// Nobody is asked: for `longhaul dev` and tests.
     #[must_use]
     pub fn off() -> Self {
-        Self { mode: Some(Mode::Off) }
+        Self { mode: Some(Mode::Off), local: None }
     }
 
     /// The mode, once [`Self::check`] has passed; before, the strictest.
