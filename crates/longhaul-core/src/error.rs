@@ -155,12 +155,14 @@ reasons! {
     ConfigInvalid "CONFIG_INVALID" InvalidArgument "The server's configuration is wrong. The message names the key and what it takes.";
     TlsRequired "TLS_REQUIRED" FailedPrecondition "The port speaks TLS only. Use https:// or a channel with TLS credentials.";
     Overloaded "OVERLOADED" ResourceExhausted "A limit of the server is reached. Wait as long as RetryInfo says and repeat.";
+    RateLimitExceeded "RATE_LIMIT_EXCEEDED" ResourceExhausted "The caller, or all callers of the API together, make more calls a second or hold more calls open than their share. Wait as long as RetryInfo says; docs/fair-shares.md says how shares are set.";
     ShuttingDown "SHUTTING_DOWN" Unavailable "The server is stopping. Repeat the call; another server or the restarted one answers.";
     CredentialsMissing "CREDENTIALS_MISSING" Unauthenticated "The call says nothing of who makes it. Send a token in the header Authorization: Bearer, or a client certificate where the server asks for one.";
     CredentialsInvalid "ACCESS_TOKEN_TYPE_UNSUPPORTED" Unauthenticated "The token is not one that this server can check: malformed, wrongly signed, from another issuer, for another audience, or not valid yet. The server's log says which.";
     AccessTokenExpired "ACCESS_TOKEN_EXPIRED" Unauthenticated "The token was good once and is over. Get a new one; client libraries do so by themselves.";
     AccessTokenScopeInsufficient "ACCESS_TOKEN_SCOPE_INSUFFICIENT" PermissionDenied "The token lacks the OAuth scope that the method needs. Ask for one with the scope https://www.googleapis.com/auth/cloud-platform.";
     IamPermissionDenied "IAM_PERMISSION_DENIED" PermissionDenied "The caller lacks a permission on the resource, or the resource does not exist. Have a role granted that contains the permission named in the message.";
+    AuditUnavailable "AUDIT_UNAVAILABLE" Unavailable "The audit log cannot be written at the moment, and this server is set to change nothing that is not on record. Nothing was changed; repeat the call, and free the disk that holds the log.";
     StoreUnavailable "STORE_UNAVAILABLE" Unavailable "The store cannot be written at the moment. Nothing was changed; repeat the call.";
     StoreDamaged "STORE_DAMAGED" DataLoss "Stored data is damaged. The server stops rather than guess; restore a copy of the data folder.";
     StoreTooNew "STORE_TOO_NEW" FailedPrecondition "The data folder was written by a newer Longhaul. Run that version or a newer one.";
@@ -178,6 +180,24 @@ pub struct FieldViolation {
     pub description: String,
 }
 
+/// One limit that was exceeded. Source: google/rpc/error_details.proto, `QuotaFailure.Violation`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaViolation {
+    /// Whose limit, such as `principal:ann@example.com`.
+    pub subject: String,
+    /// Which limit, and how it was exceeded.
+    pub description: String,
+}
+
+/// What few errors have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// `ErrorInfo.domain` where it is not the API's that was called.
+    domain: Option<String>,
+    /// The limits exceeded.
+    quota: Vec<QuotaViolation>,
+}
+
 /// Everything that can reach an edge.
 #[derive(Debug)]
 pub struct Error {
@@ -191,8 +211,8 @@ pub struct Error {
     pub violations: Vec<FieldViolation>,
     /// How long to wait before repeating, where repeating can help.
     pub retry_after: Option<Duration>,
-    /// `ErrorInfo.domain` where it is not the API's that was called.
-    pub domain: Option<String>,
+    /// What few errors have; boxed, for every result makes room for an error.
+    rare: Option<Box<Rare>>,
     /// For us: logged once, never sent.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -207,7 +227,7 @@ impl Error {
             metadata: BTreeMap::new(),
             violations: Vec::new(),
             retry_after: None,
-            domain: None,
+            rare: None,
             source: None,
         }
     }
@@ -227,6 +247,13 @@ impl Error {
         self
     }
 
+    /// Names a limit that was exceeded.
+    #[must_use]
+    pub fn over_quota(mut self, violation: QuotaViolation) -> Self {
+        self.rare.get_or_insert_default().quota.push(violation);
+        self
+    }
+
     /// Says when repeating may help.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
@@ -237,7 +264,7 @@ impl Error {
     /// Names whose reason it is, where it is not the API's that was called.
     #[must_use]
     pub fn from_domain(mut self, domain: impl Into<String>) -> Self {
-        self.domain = Some(domain.into());
+        self.rare.get_or_insert_default().domain = Some(domain.into());
         self
     }
 
@@ -249,6 +276,18 @@ impl Error {
     ) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// `ErrorInfo.domain` where it is not the API's that was called.
+    #[must_use]
+    pub fn domain(&self) -> Option<&str> {
+        self.rare.as_ref()?.domain.as_deref()
+    }
+
+    /// The limits exceeded, if any.
+    #[must_use]
+    pub fn quota(&self) -> &[QuotaViolation] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.quota)
     }
 
     /// The canonical code of the reason.

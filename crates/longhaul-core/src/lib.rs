@@ -17,7 +17,7 @@ pub mod tombstone;
 
 pub use apply::{apply, cancel_as_operator, start};
 pub use command::{Applied, Changes, Command, Event, EventKind, Finish, Refusal, Start};
-pub use error::{Code, Error, Reason};
+pub use error::{Code, Error, QuotaViolation, Reason};
 pub use name::OperationName;
 pub use operation::{
     Cancel, Cause, Desired, Effects, Epoch, Lease, Operation, Outcome, Payload, Policy, Progress,

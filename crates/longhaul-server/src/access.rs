@@ -4,20 +4,30 @@
 //! syntax, existence and state) and the seam for those who record and count calls, [`Oversight`]. The rules
 //! are `longhaul-auth`'s.
 
+mod class;
+mod made;
 mod wanted;
 
 use std::any::Any;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, header};
 use longhaul_auth::refusal::{self, Asked};
 use longhaul_auth::{Identity, Mode};
 use longhaul_core::{Error, Timestamp};
-use longhaul_wire::api::{Api, Method};
+use longhaul_wire::api::{Api, Method, MethodKind};
+use longhaul_wire::settings::OperationsVerb;
 
 use crate::Server;
+pub use crate::access::class::Class;
+pub use crate::access::made::{CancelCame, Facts, Made};
 pub use crate::access::wanted::Wanted;
 use crate::call::Caller;
+use crate::tls::Peer;
 
 /// Who a connection's client certificate belongs to. The listener puts it into the extensions of each request
 /// of such a connection.
@@ -29,17 +39,23 @@ pub(crate) struct Access {
     mode: Mode,
     anonymous: Arc<Identity>,
     oversight: Arc<[Arc<dyn Oversight>]>,
+    calls: AtomicU64,
 }
 
 impl Access {
     pub(crate) fn new(mode: Mode, oversight: Vec<Arc<dyn Oversight>>) -> Self {
         let anonymous = Arc::new(Identity::anonymous());
-        Self { mode, anonymous, oversight: oversight.into() }
+        Self { mode, anonymous, oversight: oversight.into(), calls: AtomicU64::new(1) }
     }
 
     /// Whether anybody wants to know what a call is about.
     pub(crate) fn asks(&self) -> bool {
-        self.mode != Mode::Off || !self.oversight.is_empty()
+        self.mode != Mode::Off || self.is_overseen()
+    }
+
+    /// Whether anybody records or counts calls.
+    pub(crate) fn is_overseen(&self) -> bool {
+        !self.oversight.is_empty()
     }
 }
 
@@ -91,6 +107,37 @@ pub struct Decision {
     pub granted: bool,
     /// When it was decided.
     pub at: Timestamp,
+    /// What kind of call it is.
+    pub class: Class,
+    /// Where it came from.
+    pub from: Origin,
+    /// Counts calls, from the start of the server.
+    pub call: u64,
+    /// What it came to, once it has.
+    pub made: Made,
+}
+
+impl Decision {
+    /// Whether [`Self::resource`] is one operation.
+    #[must_use]
+    pub fn about_operation(&self) -> bool {
+        match &self.method.kind {
+            MethodKind::Operations(verb) => *verb != OperationsVerb::List,
+            MethodKind::Native => {
+                matches!(self.method.name(), "Describe" | "Explain" | "Cancel" | "Detach")
+            }
+            MethodKind::Start(_) | MethodKind::Other => false,
+        }
+    }
+}
+
+/// Where a call came from. Nothing is kept unless somebody records or counts calls.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The other end of the connection.
+    pub address: Option<IpAddr>,
+    /// The program, as it says.
+    pub agent: Arc<str>,
 }
 
 /// Whoever records or counts calls: audit, fair shares.
@@ -102,9 +149,23 @@ pub trait Oversight: Send + Sync {
     /// anyway it changes nothing. What is returned is dropped when the call is over.
     fn decided(&self, decision: &Decision) -> Result<Option<Box<dyn Any + Send + Sync>>, Error>;
 
+    /// Hears of a granted call whose whole request has come, just before anything is done for it; streams
+    /// apart. May take its time; `None` when there is nothing to wait for. An error is the call's answer.
+    fn begin<'a>(&'a self, _decision: &'a Decision) -> Option<Beginning<'a>> {
+        None
+    }
+
+    /// Whether the call is carried out even when its caller leaves meanwhile, so that its end is heard.
+    fn must_hear(&self, _decision: &Decision) -> bool {
+        false
+    }
+
     /// Hears how a granted call ended, before its answer is sent. A stream or a held call ends late.
     fn answered(&self, decision: &Decision, answer: Result<(), &Error>);
 }
+
+/// What a call waits for before anything is done for it.
+pub type Beginning<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
 /// A call that may go on. Only [`Server::authorise`] makes one.
 pub struct Granted {
@@ -121,6 +182,21 @@ impl std::fmt::Debug for Granted {
 }
 
 impl Granted {
+    /// Asks those who watch whether it may begin.
+    pub(crate) async fn begin(&self) -> Result<(), Error> {
+        for one in self.oversight.iter() {
+            if let Some(beginning) = one.begin(&self.decision) {
+                beginning.await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is carried out even when its caller leaves.
+    pub(crate) fn must_hear(&self) -> bool {
+        self.oversight.iter().any(|one| one.must_hear(&self.decision))
+    }
+
     /// Tells those who watch how it ended.
     pub(crate) fn end<T>(self, answer: Result<T, Error>) -> Result<T, Error> {
         for one in self.oversight.iter() {
@@ -131,6 +207,18 @@ impl Granted {
 }
 
 impl Server {
+    /// Where a request came from, if anybody wants to know.
+    pub(crate) fn origin(&self, headers: &HeaderMap, extensions: &http::Extensions) -> Origin {
+        if !self.access.is_overseen() {
+            return Origin::default();
+        }
+        let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        Origin {
+            address: extensions.get::<Arc<Peer>>().map(|peer| peer.address.ip()),
+            agent: agent.unwrap_or_default().into(),
+        }
+    }
+
     /// Who calls. Fails with one of the reasons of code `UNAUTHENTICATED`.
     ///
     /// `api` and `method` are those meant, as far as is known; errors name them.
@@ -175,6 +263,8 @@ impl Server {
                 refusal::permission_denied(&service, &wanted.method.full_name, &wanted.resource),
             ),
         };
+        let class = Class::of(&wanted.method);
+        let kept = class.changes() && self.access.is_overseen();
         let decision = Arc::new(Decision {
             identity: caller.identity.clone(),
             service,
@@ -183,6 +273,10 @@ impl Server {
             permissions: Vec::new(),
             granted: refused.is_none(),
             at: self.clock.now(),
+            class,
+            from: caller.from.clone(),
+            call: self.access.calls.fetch_add(1, Ordering::Relaxed),
+            made: if kept { Made::wanted() } else { Made::default() },
         });
         let mut passes = Vec::new();
         for one in self.access.oversight.iter() {

@@ -24,6 +24,7 @@ use prost::Message as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::call::Caller;
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -65,6 +66,8 @@ pub struct BulkCancels {
     pub clock: Arc<dyn Clock>,
     /// Limits.
     pub limits: Limits,
+    /// Where cancels are recorded.
+    pub audit: Option<Arc<Audit>>,
 }
 
 /// Where a bulk cancel stands; kept in its checkpoint.
@@ -179,7 +182,7 @@ impl BulkCancels {
             longhaul_core::start(existing, start.clone(), now)
         });
         let started = self.store.update(Key::Name(name.clone()), Priority::Urgent, decide).await;
-        started.map_err(|failure| failure.into_error(&name))?;
+        caller.made.note(&started.map_err(|failure| failure.into_error(&name))?);
         Ok(v1::BulkCancelResponse { operation: name.to_string(), ..Default::default() })
     }
 
@@ -427,6 +430,9 @@ impl<'a> Work<'a> {
         let mut item = v1::BulkCancelItem { name: name.to_string(), ..Default::default() };
         match self.bulk.store.update(Key::Name(name.clone()), Priority::Normal, decide).await {
             Ok(applied) => {
+                if let Some(audit) = &self.bulk.audit {
+                    audit.note_carried(&applied, ("bulkCancel", &self.name));
+                }
                 let operation = &applied.operation;
                 let ours = operation.cancel.as_ref().is_some_and(|it| it.reason == self.reason);
                 let came = came_of(&applied).outcome();

@@ -13,7 +13,7 @@ use longhaul_wire::convert::Edge;
 use longhaul_wire::settings::OperationsVerb;
 
 use crate::Server;
-use crate::access::{Granted, Wanted};
+use crate::access::{Granted, Made, Origin, Wanted};
 
 /// The `ErrorInfo.domain` of errors that belong to no API. Source: AIP-193.
 pub(crate) const DOMAIN: &str = "longhaul";
@@ -23,6 +23,8 @@ pub(crate) const DOMAIN: &str = "longhaul";
 pub struct Caller {
     /// Who they are, as far as was asked.
     pub identity: Arc<Identity>,
+    /// Where from, as far as anybody wants to know.
+    pub from: Origin,
     /// The wire the answer travels on.
     pub edge: Edge,
     /// The call's own deadline, if it has one.
@@ -31,6 +33,8 @@ pub struct Caller {
     pub traceparent: Arc<str>,
     /// The operation that a start names as its parent, as it came.
     pub parent_operation: Option<Arc<str>>,
+    /// Told what the call came to.
+    pub made: Made,
 }
 
 /// The HTTP header and gRPC metadata by which a start names its parent operation.
@@ -59,7 +63,7 @@ pub struct Call {
 
 impl Server {
     /// The answer in binary form. Held calls may take as long as the limits allow; all others are quick.
-    pub async fn answer(&self, mut call: Call) -> Result<Bytes, Error> {
+    pub async fn answer(self: &Arc<Self>, mut call: Call) -> Result<Bytes, Error> {
         let granted = match call.granted.take() {
             Some(granted) => granted,
             None => {
@@ -70,7 +74,21 @@ impl Server {
                 self.authorise(wanted, &call.caller).await?
             }
         };
-        granted.end(self.work(call).await)
+        granted.begin().await?;
+        if !granted.must_hear() {
+            return granted.end(self.work(call).await);
+        }
+        // On a task of its own: what is done is recorded also when the caller leaves meanwhile.
+        call.caller.made = granted.decision.made.clone();
+        let server = self.clone();
+        let ending = self.finishing.spawn(async move { granted.end(server.work(call).await) });
+        ending.await.unwrap_or_else(|failure| {
+            Err(Error::new(
+                Reason::Internal,
+                "the call broke off; read the operation before you repeat it",
+            )
+            .caused_by(failure))
+        })
     }
 
     async fn work(&self, call: Call) -> Result<Bytes, Error> {

@@ -13,6 +13,7 @@ use longhaul_core::{Command, Error, Operation, OperationName, Refusal, apply};
 use longhaul_store::{Failure, Key, Priority, Store};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::watch::Watch;
 
@@ -29,6 +30,8 @@ pub struct Cascade {
     pub watch: Arc<Watch>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Where cancels are recorded.
+    pub audit: Option<Arc<Audit>>,
 }
 
 impl Cascade {
@@ -60,11 +63,11 @@ impl Cascade {
                 Some(command) => command.clone(),
                 None => {
                     let command = self.store.get(&parent).await?.and_then(|found| found.cascade());
-                    asked.insert(parent, command.clone());
+                    asked.insert(parent.clone(), command.clone());
                     command
                 }
             };
-            followed.extend(command.map(|command| self.follow(child, command)));
+            followed.extend(command.map(|command| self.follow(parent, child, command)));
         }
         let mut any = false;
         for result in join_all(followed).await {
@@ -78,11 +81,20 @@ impl Cascade {
         Ok(any)
     }
 
-    async fn follow(&self, child: OperationName, command: Command) -> Result<(), Failure> {
+    async fn follow(
+        &self,
+        parent: OperationName,
+        child: OperationName,
+        command: Command,
+    ) -> Result<(), Failure> {
         let now = self.clock.now();
         let decide = Arc::new(move |operation: Option<&Operation>| {
             apply(operation.ok_or(Refusal::NotFound)?, command.clone(), now)
         });
-        self.store.update(Key::Name(child), Priority::Urgent, decide).await.map(drop)
+        let applied = self.store.update(Key::Name(child), Priority::Urgent, decide).await?;
+        if let Some(audit) = &self.audit {
+            audit.note_carried(&applied, ("parent", &parent));
+        }
+        Ok(())
     }
 }

@@ -16,7 +16,9 @@ use longhaul_wire::api::{Api, ApiSource};
 use longhaul_wire::bundled;
 use serde::{Deserialize, Deserializer};
 
+use crate::audit::AuditConfig;
 pub use crate::config::auth::Auth;
+use crate::shares::SharesConfig;
 pub use crate::store::{Durability, PostgresConfig, StoreConfig};
 use crate::tls::TlsConfig;
 
@@ -49,6 +51,10 @@ pub struct Config {
     pub postgres: PostgresConfig,
     /// Every limit.
     pub limits: Limits,
+    /// How calls are shared out among callers.
+    pub shares: SharesConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// Leases of workers.
     pub workers: Workers,
     /// How long a stopping server still takes calls while readiness says no, so that load balancers notice
@@ -73,6 +79,8 @@ impl Default for Config {
             store: StoreConfig::default(),
             postgres: PostgresConfig::default(),
             limits: Limits::default(),
+            shares: SharesConfig::default(),
+            audit: AuditConfig::default(),
             workers: Workers::default(),
             lame_duck: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
@@ -236,6 +244,14 @@ impl Config {
             tls.check()?;
         }
         self.store.check(self.data.as_deref())?;
+        if self.audit.queue_max < 8 || self.audit.rotate_bytes == 0 {
+            return Err(invalid(
+                "audit.queue_max must be at least 8 and audit.rotate_bytes above zero".into(),
+            ));
+        }
+        if self.shares.principals_max == 0 {
+            return Err(invalid("shares.principals_max must be above zero".into()));
+        }
         if self.apis.is_empty() {
             return Err(invalid("no API is configured; add [[api]] with bundle = \"clouddeploy\" or with your own descriptor_set".into()));
         }
@@ -357,6 +373,9 @@ mod tests {
         check_refused("[tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"a\"", "client_auth");
         check_refused("[tls]\nmin_version = \"1.1\"", "1.2");
         check_refused("api = []", "no API");
+        check_refused("[audit]\nqueue_max = 1", "queue_max");
+        check_refused("[audit]\ndestination = \"syslog\"", "file:");
+        check_refused("[shares]\nprincipals_max = 0", "principals_max");
         check_refused("[[api]]\nbundle = \"a\"\nproto = \"b\"", "exactly one");
         check_refused("[workers]\nlease = \"2h\"", "lease_max");
     }

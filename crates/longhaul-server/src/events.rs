@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 
 use crate::Server;
-use crate::access::{Credentials, Wanted};
+use crate::access::{Credentials, Made, Wanted};
 use crate::call::Caller;
 
 /// Where the events are.
@@ -47,10 +47,12 @@ impl Server {
         };
         let caller = Caller {
             identity: self.identify(native.map(|api| &**api), method, credentials)?,
+            from: self.origin(&parts.headers, &parts.extensions),
             edge: Edge::Json,
             deadline: None,
             traceparent: "".into(),
             parent_operation: None,
+            made: Made::default(),
         };
         let granted = self.authorise(Wanted::of_method(native, method), &caller).await?;
         let (_, query) = system::extract(raw_query, &parts.headers)?;

@@ -24,7 +24,7 @@ use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, En
 use tonic::server::{Grpc, StreamingService, UnaryService};
 use tonic::{Code, Status};
 
-use crate::access::{Credentials, Granted, Wanted};
+use crate::access::{Credentials, Granted, Made, Origin, Wanted};
 use crate::call::{self, Call, Caller, DOMAIN};
 use crate::{Server, session};
 
@@ -62,6 +62,7 @@ pub(crate) async fn answer(
             return status::to_grpc(&error, DOMAIN).into_http();
         }
     };
+    let from = server.origin(request.headers(), request.extensions());
     let mut limit = server.config.limits.body_bytes_max;
     if &*target.method.full_name == SESSION {
         limit = limit.max(session::REQUEST_BYTES_MAX);
@@ -71,9 +72,9 @@ pub(crate) async fn answer(
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
     if target.method.client_streaming || target.method.server_streaming {
-        grpc.streaming(Stream { server, target, identity }, request).await
+        grpc.streaming(Stream { server, target, identity, from }, request).await
     } else {
-        grpc.unary(Unary { server, target, identity }, request).await
+        grpc.unary(Unary { server, target, identity, from }, request).await
     }
 }
 
@@ -118,6 +119,7 @@ struct Unary {
     server: Arc<Server>,
     target: Target,
     identity: Arc<Identity>,
+    from: Origin,
 }
 
 impl UnaryService<Bytes> for Unary {
@@ -126,7 +128,7 @@ impl UnaryService<Bytes> for Unary {
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
         let (server, target) = (self.server.clone(), self.target.clone());
-        let identity = self.identity.clone();
+        let (identity, from) = (self.identity.clone(), self.from.clone());
         Box::pin(async move {
             let (metadata, _, message) = request.into_parts();
             let headers = metadata.into_headers();
@@ -136,7 +138,9 @@ impl UnaryService<Bytes> for Unary {
             let traceparent = text(&headers, "traceparent");
             let parent_operation = call::parent_operation(&headers);
             let edge = Edge::Grpc;
-            let caller = Caller { identity, edge, deadline, traceparent, parent_operation };
+            let made = Made::default();
+            let caller =
+                Caller { identity, from, edge, deadline, traceparent, parent_operation, made };
             let (api, method) = (target.api, target.method);
             let call = Call { api, method, message, caller, granted: None };
             let answer = server.answer(call);
@@ -166,6 +170,7 @@ struct Stream {
     server: Arc<Server>,
     target: Target,
     identity: Arc<Identity>,
+    from: Origin,
 }
 
 type Answers = Pin<Box<dyn futures_util::Stream<Item = Result<Bytes, Status>> + Send>>;
@@ -179,10 +184,12 @@ impl StreamingService<Bytes> for Stream {
         let (server, target) = (self.server.clone(), self.target.clone());
         let caller = Caller {
             identity: self.identity.clone(),
+            from: self.from.clone(),
             edge: Edge::Grpc,
             deadline: None,
             traceparent: "".into(),
             parent_operation: None,
+            made: Made::default(),
         };
         Box::pin(async move {
             let wanted = Wanted::of_method(target.api.as_ref(), &target.method);

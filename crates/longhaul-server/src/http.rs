@@ -23,7 +23,7 @@ use longhaul_wire::{query, status};
 use tonic::body::Body;
 
 use crate::Server;
-use crate::access::{Credentials, Wanted};
+use crate::access::{Credentials, Made, Wanted};
 use crate::call::{self, Call, Caller, DOMAIN};
 use crate::events;
 
@@ -286,10 +286,12 @@ impl Exchange {
         };
         Ok(Caller {
             identity: self.server.identify(api, &call.method, credentials)?,
+            from: self.server.origin(&self.parts.headers, &self.parts.extensions),
             edge: Edge::Json,
             deadline: None,
             traceparent: self.header("traceparent").into(),
             parent_operation: call::parent_operation(&self.parts.headers),
+            made: Made::default(),
         })
     }
 

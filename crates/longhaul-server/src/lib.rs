@@ -4,6 +4,7 @@
 //! line `longhaul-wire`'s, rows `longhaul-store`'s.
 
 pub mod access;
+pub mod audit;
 pub mod bulk;
 pub mod call;
 pub mod cascade;
@@ -23,6 +24,7 @@ pub mod operators;
 mod random;
 mod reflection;
 mod session;
+pub mod shares;
 pub mod store;
 pub mod sweeper;
 pub mod tls;
@@ -32,14 +34,18 @@ pub mod workers;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use longhaul_core::Error;
+use longhaul_auth::Mode;
+use longhaul_core::{Error, Reason};
+use longhaul_store::Listener;
 use longhaul_wire::api::Api;
 use longhaul_wire::apis::Apis;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::access::Access;
+use crate::access::{Access, Oversight};
+use crate::audit::{Audit, Ends};
 use crate::bulk::BulkCancels;
 use crate::cascade::Cascade;
 use crate::clock::{Clock, SystemClock};
@@ -51,6 +57,7 @@ use crate::local::Local;
 use crate::operations::Operations;
 use crate::operators::Operators;
 use crate::reflection::Reflection;
+use crate::shares::Shares;
 use crate::sweeper::Sweeper;
 use crate::watch::Watch;
 use crate::workers::{Turns, Workers};
@@ -69,6 +76,9 @@ pub struct Server {
     pub(crate) health: GrpcHealth,
     pub(crate) reflection: Reflection,
     pub(crate) calls: Arc<Semaphore>,
+    /// Calls that go on although their callers may have left.
+    pub(crate) finishing: TaskTracker,
+    pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) draining: CancellationToken,
 }
 
@@ -89,7 +99,8 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
     let apis = Arc::new(load_apis(&config)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let watch = Arc::new(Watch::new(clock.clone()));
-    let store = store::open(&config, watch.clone()).await?;
+    let audit = open_audit(&config, clock.clone()).await?;
+    let store = store::open(&config, listener_of(&watch, audit.as_ref())).await?;
     let draining = CancellationToken::new();
     let fleet = Arc::new(Fleet::new(store.clone(), clock.clone(), &config.workers));
     fleet.join().await?;
@@ -99,13 +110,19 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         clock: clock.clone(),
         fleet: fleet.clone(),
     };
-    let cascade = Cascade { store: store.clone(), watch: watch.clone(), clock: clock.clone() };
+    let cascade = Cascade {
+        store: store.clone(),
+        watch: watch.clone(),
+        clock: clock.clone(),
+        audit: audit.clone(),
+    };
     let bulk = BulkCancels {
         apis: apis.clone(),
         store: store.clone(),
         watch: watch.clone(),
         clock: clock.clone(),
         limits: config.limits.clone(),
+        audit: audit.clone(),
     };
     let identity = local::load(&config)?;
     let server = Arc::new(Server {
@@ -141,7 +158,9 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         health: GrpcHealth::new(service_names(&apis)).await,
         reflection: Reflection::new(&apis)?,
         calls: Arc::new(Semaphore::new(config.limits.calls_max)),
-        access: Access::new(config.auth.mode(), Vec::new()),
+        access: Access::new(config.auth.mode(), oversight(&config, audit.as_ref())),
+        finishing: TaskTracker::new(),
+        audit,
         apis,
         clock,
         config,
@@ -195,8 +214,43 @@ impl Running {
                 tracing::error!(%error, "a task in the background ended badly");
             }
         }
+        self.server.finishing.close();
+        if tokio::time::timeout(timeout, self.server.finishing.wait()).await.is_err() {
+            tracing::warn!("calls whose callers had left did not end in time");
+        }
         self.server.operations.store.close().await;
+        if let Some(audit) = &self.server.audit {
+            audit.close().await;
+        }
     }
+}
+
+/// Opens the audit log, where one is wanted.
+async fn open_audit(config: &Config, clock: Arc<dyn Clock>) -> Result<Option<Arc<Audit>>, Error> {
+    let config = config.audit.clone();
+    let opening = tokio::task::spawn_blocking(move || Audit::open(&config, clock));
+    opening.await.unwrap_or_else(|failure| {
+        let what = "opening the audit log did not end";
+        Err(Error::new(Reason::Internal, what).caused_by(failure))
+    })
+}
+
+/// Who hears of every commit.
+fn listener_of(watch: &Arc<Watch>, audit: Option<&Arc<Audit>>) -> Arc<dyn Listener> {
+    match audit {
+        Some(audit) => Arc::new(Ends { audit: audit.clone(), watch: watch.clone() }),
+        None => watch.clone(),
+    }
+}
+
+/// Who counts and records calls: shares first, so that a call over its share leaves no record.
+fn oversight(config: &Config, audit: Option<&Arc<Audit>>) -> Vec<Arc<dyn Oversight>> {
+    let mut oversight: Vec<Arc<dyn Oversight>> = Vec::new();
+    if config.shares.counts(config.auth.mode() == Mode::Off) {
+        oversight.push(Arc::new(Shares::new(&config.shares)));
+    }
+    oversight.extend(audit.map(|audit| audit.clone() as Arc<dyn Oversight>));
+    oversight
 }
 
 fn service_names(apis: &Apis) -> Vec<String> {

@@ -97,6 +97,7 @@ impl Operations {
             .update(key, Priority::Normal, decide)
             .await
             .map_err(|failure| start_failure(failure, &name, parent_operation.as_ref()))?;
+        call.caller.made.note(&applied);
         self.render(&applied.operation, call)
     }
 
@@ -241,10 +242,12 @@ impl Operations {
                 .ok_or(Refusal::NotFound)?;
             apply(operation, command.clone(), now)
         });
-        self.store
+        let applied = self
+            .store
             .update(Key::Name(name.clone()), priority, decide)
             .await
             .map_err(|failure| failure.into_error(&name))?;
+        call.caller.made.note(&applied);
         Ok(Bytes::new())
     }
 

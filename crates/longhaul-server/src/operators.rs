@@ -129,6 +129,7 @@ impl Operators {
             .update(Key::Name(name.clone()), Priority::Urgent, decide)
             .await
             .map_err(|failure| failure.into_error(&name))?;
+        caller.made.note(&applied);
         Ok(came_of(&applied))
     }
 
@@ -150,6 +151,7 @@ impl Operators {
             .update(Key::Name(name.clone()), Priority::Normal, decide)
             .await
             .map_err(|failure| failure.into_error(&name))?;
+        caller.made.note(&applied);
         Ok(v1::DetachResponse { detached: !applied.events.is_empty() })
     }
 
@@ -204,6 +206,7 @@ impl Operators {
             .update(key, Priority::Urgent, decide)
             .await
             .map_err(|failure| failure.into_error(&name))?;
+        caller.made.note(&applied);
         Ok(came_of(&applied))
     }
 

@@ -70,8 +70,8 @@ impl HttpCall {
             found.map(|(_, value)| value.clone())
         };
         match self.method.kind {
-            MethodKind::Operations(_) => value("name"),
-            MethodKind::Start(_) | MethodKind::Native | MethodKind::Other => {
+            MethodKind::Operations(_) | MethodKind::Native => value("name"),
+            MethodKind::Start(_) | MethodKind::Other => {
                 let template = &self.rule().template;
                 if template.variables().is_empty() {
                     return None;

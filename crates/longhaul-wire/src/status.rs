@@ -1,7 +1,7 @@
 //! An error in the words of each wire: `google.rpc.Status`, an HTTP body, gRPC trailers.
 //!
-//! Every error carries an `ErrorInfo`; fields at fault a `BadRequest`; where repeating helps, a
-//! `RetryInfo`. The cause kept for our own log never leaves. Source: AIP-193.
+//! Every error carries an `ErrorInfo`; fields at fault a `BadRequest`; exceeded limits a `QuotaFailure`;
+//! where repeating helps, a `RetryInfo`. The cause kept for our own log never leaves. Source: AIP-193.
 
 use bytes::Bytes;
 use longhaul_core::{Code, Error, Reason};
@@ -26,6 +26,20 @@ struct BadRequest {
 struct BadField {
     #[prost(string, tag = "1")]
     field: String,
+    #[prost(string, tag = "2")]
+    description: String,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct QuotaFailure {
+    #[prost(message, repeated, tag = "1")]
+    violations: Vec<OverQuota>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct OverQuota {
+    #[prost(string, tag = "1")]
+    subject: String,
     #[prost(string, tag = "2")]
     description: String,
 }
@@ -74,7 +88,7 @@ pub fn to_status(error: &Error, host: &str) -> Status {
 fn status_with(error: &Error, host: &str, violations: usize) -> Status {
     let info = ErrorInfo {
         reason: error.reason.name().into(),
-        domain: error.domain.as_deref().unwrap_or(host).into(),
+        domain: error.domain().unwrap_or(host).into(),
         metadata: error.metadata.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
     };
     let mut details = vec![pack("google.rpc.ErrorInfo", &info)];
@@ -84,6 +98,14 @@ fn status_with(error: &Error, host: &str, violations: usize) -> Status {
             .map(|v| BadField { field: v.field.clone(), description: v.description.clone() })
             .collect();
         details.push(pack("google.rpc.BadRequest", &BadRequest { field_violations }));
+    }
+    if !error.quota().is_empty() {
+        let violations = error.quota().iter().map(|quota| OverQuota {
+            subject: quota.subject.clone(),
+            description: quota.description.clone(),
+        });
+        let failure = QuotaFailure { violations: violations.collect() };
+        details.push(pack("google.rpc.QuotaFailure", &failure));
     }
     if let Some(wait) = error.retry_after {
         let retry_delay = Duration {
@@ -210,7 +232,7 @@ impl Body {
         self.open(b'[');
         self.detail("google.rpc.ErrorInfo");
         self.text("reason", error.reason.name());
-        self.text("domain", error.domain.as_deref().unwrap_or(host));
+        self.text("domain", error.domain().unwrap_or(host));
         if !error.metadata.is_empty() {
             self.key("metadata");
             self.open(b'{');
@@ -231,6 +253,20 @@ impl Body {
                     self.text("field", &violation.field);
                 }
                 self.text("description", &violation.description);
+                self.close(b'}');
+            }
+            self.close(b']');
+            self.close(b'}');
+        }
+        if !error.quota().is_empty() {
+            self.detail("google.rpc.QuotaFailure");
+            self.key("violations");
+            self.open(b'[');
+            for quota in error.quota() {
+                self.item();
+                self.open(b'{');
+                self.text("subject", &quota.subject);
+                self.text("description", &quota.description);
                 self.close(b'}');
             }
             self.close(b']');

@@ -100,12 +100,12 @@ pub fn query_token(raw_query: &str) -> Option<String> {
     if !raw_query.contains("_token") {
         return None;
     }
-    let tokens = raw_query.split('&').filter_map(|pair| {
+    let mut tokens = raw_query.split('&').filter_map(|pair| {
         let (key, value) = pair.split_once('=')?;
         let key = decode(key).ok()?;
-        matches!(&*key.trim_start_matches('$'), "access_token" | "oauth_token").then_some(value)
+        matches!(key.trim_start_matches('$'), "access_token" | "oauth_token").then_some(value)
     });
-    tokens.last().and_then(|value| decode(value).ok()).map(Cow::into_owned)
+    tokens.next_back().and_then(|value| decode(value).ok()).map(Cow::into_owned)
 }
 
 impl SystemParameters {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use longhaul_core::{Code, Error, Reason};
+use longhaul_core::{Code, Error, QuotaViolation, Reason};
 use longhaul_wire::status::{
     ErrorFormat, grpc_details, http_code, retry_after_seconds, to_grpc, to_http_body, to_status,
 };
@@ -11,6 +11,10 @@ use prost::Message as _;
 use tonic_types::StatusExt as _;
 
 const HOST: &str = "clouddeploy.googleapis.com";
+
+fn quota() -> QuotaViolation {
+    QuotaViolation { subject: "principal:\"ann\"".into(), description: "too many".into() }
+}
 
 #[test]
 fn codes_have_the_http_codes_of_google_rpc() {
@@ -73,6 +77,7 @@ fn all_details_at_once_are_json_that_reads_back() {
     let error = Error::new(Reason::Overloaded, "a\nb\u{1}é")
         .at_field("a.b", "no")
         .at_field("", "\"no\"")
+        .over_quota(quota())
         .retry_after(Duration::from_millis(1_500));
     assert_eq!(retry_after_seconds(&error), Some(2));
     for format in [ErrorFormat::V1, ErrorFormat::V2] {
@@ -81,7 +86,11 @@ fn all_details_at_once_are_json_that_reads_back() {
             let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(value["error"]["message"], "a\nb\u{1}é");
             assert_eq!(value["error"]["details"][1]["fieldViolations"][0]["field"], "a.b");
-            assert_eq!(value["error"]["details"][2]["retryDelay"], "1.500s");
+            let quota = &value["error"]["details"][2];
+            assert_eq!(quota["@type"], "type.googleapis.com/google.rpc.QuotaFailure");
+            assert_eq!(quota["violations"][0]["subject"], "principal:\"ann\"");
+            assert_eq!(quota["violations"][0]["description"], "too many");
+            assert_eq!(value["error"]["details"][3]["retryDelay"], "1.500s");
             assert_eq!(value["error"].get("errors").is_some(), format == ErrorFormat::V1);
         }
     }
@@ -92,6 +101,7 @@ fn grpc_carries_the_same_details() {
     let error = Error::new(Reason::InvalidName, "bad name")
         .with("name", "x")
         .at_field("name", "bad")
+        .over_quota(quota())
         .retry_after(Duration::from_secs(3));
     let status = to_grpc(&error, HOST);
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
@@ -101,9 +111,10 @@ fn grpc_carries_the_same_details() {
     assert_eq!((info.reason.as_str(), info.domain.as_str()), ("INVALID_NAME", HOST));
     assert_eq!(info.metadata["name"], "x");
     assert_eq!(details.bad_request().unwrap().field_violations[0].field, "name");
+    assert_eq!(details.quota_failure().unwrap().violations[0].subject, "principal:\"ann\"");
     assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_secs(3)));
     let status = to_status(&error, HOST);
-    assert_eq!((status.code, status.details.len()), (3, 3));
+    assert_eq!((status.code, status.details.len()), (3, 4));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 use clap_complete::Shell;
 use longhaul_server::config::parse_duration;
 
+use crate::audit;
 use crate::failure::{Exit, Failure};
 use crate::logs::LogArgs;
 use crate::output::{self, Format};
@@ -96,6 +97,9 @@ pub enum Command {
     /// Print the variables that point each client at a server
     #[command(after_help = env::EXAMPLES)]
     Env(env::EnvArgs),
+    /// Check an audit log
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(audit::Args),
     /// Show the APIs that come with Longhaul
     Apis(ApisArgs),
     /// Ask a server whether it is ready; exit code 0 when it is
@@ -120,6 +124,7 @@ impl Command {
             | Self::Auth(_)
             | Self::Tls(_)
             | Self::Env(_)
+            | Self::Audit(_)
             | Self::Apis(_)
             | Self::Health(_)
             | Self::Completions(_)

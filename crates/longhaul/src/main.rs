@@ -4,6 +4,7 @@
 //! `longhaul-client`; this crate knows no rule about operations.
 
 mod apis;
+mod audit;
 mod auth;
 mod cli;
 mod dev;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Auth(args) => auth::run(args),
         Command::Tls(args) => tls::run(args),
         Command::Env(args) => env::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Apis(args) => apis::run(args),
         Command::Health(args) => health::run(args),
         Command::Completions(args) => cli::completions(args),

@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use super::{Finding, Tree};
 use crate::errors_page;
 
-const CONFIGURATION: [&str; 3] = [
+const CONFIGURATION: [&str; 5] = [
     "crates/longhaul-server/src/config.rs",
+    "crates/longhaul-server/src/audit/config.rs",
+    "crates/longhaul-server/src/shares/config.rs",
     "crates/longhaul-server/src/store.rs",
     "crates/longhaul-server/src/tls.rs",
 ];
 const CONFIGURATION_PAGE: &str = "docs/configuration.md";
 /// Keys that hold other keys; they are headings of the page.
-const SECTIONS: &[&str] = &["store", "postgres", "limits", "auth", "tls", "workers"];
+const SECTIONS: &[&str] =
+    &["store", "postgres", "limits", "tls", "auth", "shares", "audit", "workers"];
 const DECISIONS: &str = "docs/decisions/";
 
 /// Every link from one document to a file leads somewhere.

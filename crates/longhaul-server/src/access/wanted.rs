@@ -5,7 +5,7 @@ use std::sync::Arc;
 use longhaul_wire::api::{Api, HttpCall, Method, MethodKind};
 use longhaul_wire::message::Message;
 use longhaul_wire::settings::OperationsVerb;
-use longhaul_wire::{longrunning, start};
+use longhaul_wire::{longrunning, start, v1};
 use prost::Message as _;
 
 use crate::call::Call;
@@ -33,7 +33,7 @@ impl Wanted {
     pub(crate) fn of_call(call: &Call) -> Self {
         let resource = match &call.method.kind {
             MethodKind::Operations(verb) => name(*verb, &call.message),
-            MethodKind::Native => None,
+            MethodKind::Native => native(call.method.name(), &call.message),
             MethodKind::Start(_) | MethodKind::Other => {
                 let message = Message::decode(&call.method.input, &call.message);
                 message.ok().and_then(|message| start::resource_of(&call.method, &message))
@@ -47,6 +47,19 @@ impl Wanted {
     pub(crate) fn of_method(api: Option<&Arc<Api>>, method: &Arc<Method>) -> Self {
         Self { api: api.cloned(), method: method.clone(), resource: String::new() }
     }
+}
+
+/// Of the operators' methods: the operation, or the parent of those that are meant.
+fn native(method: &str, message: &[u8]) -> Option<String> {
+    Some(match method {
+        "Describe" => v1::DescribeRequest::decode(message).ok()?.name,
+        "Explain" => v1::ExplainRequest::decode(message).ok()?.name,
+        "Cancel" => v1::CancelRequest::decode(message).ok()?.name,
+        "Detach" => v1::DetachRequest::decode(message).ok()?.name,
+        "CancelByRequestId" => v1::CancelByRequestIdRequest::decode(message).ok()?.parent,
+        "BulkCancel" => v1::BulkCancelRequest::decode(message).ok()?.parent,
+        _ => return None,
+    })
 }
 
 fn name(verb: OperationsVerb, message: &[u8]) -> Option<String> {

@@ -12,6 +12,7 @@
 )]
 
 mod all_methods;
+mod audit;
 mod bulk;
 mod cancels;
 mod children;
@@ -38,6 +39,7 @@ mod reports;
 mod rust_client;
 mod rust_worker;
 mod sessions;
+mod shares;
 mod starts;
 mod stops;
 mod tls;

@@ -85,6 +85,15 @@ impl Connection {
         self.send(path, request).await
     }
 
+    /// The status that a call which must fail is answered with.
+    pub async fn status_of(&self, path: &str, message: Bytes) -> Status {
+        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        client.ready().await.unwrap();
+        let path = PathAndQuery::try_from(path).unwrap();
+        let answer = client.unary(Request::new(message), path, BytesCodec).await;
+        answer.map(tonic::Response::into_inner).expect_err("the call fails")
+    }
+
     async fn send(&self, path: &str, request: Request<Bytes>) -> Result<Bytes, Failure> {
         // Reads 4 MiB, as clients do that nobody has told otherwise.
         let mut client =

@@ -80,6 +80,15 @@ impl Ask {
     /// Sends it over a connection of its own.
     pub async fn try_send(self, address: SocketAddr) -> Result<Answer, String> {
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        self.try_send_over(stream, address).await
+    }
+
+    /// The same over a connection that is there, and that this is the last request of.
+    pub async fn try_send_over(
+        self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<Answer, String> {
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await

@@ -21,6 +21,7 @@ pub mod worker;
 
 pub use client::Client;
 pub use http::{Answer, Ask};
+pub use operators::Operators;
 pub use place::{Place, everywhere, everywhere_with, on_both_stores, over_both_wires};
 pub use server::{Kept, Server};
 pub use view::{Failure, Seen};

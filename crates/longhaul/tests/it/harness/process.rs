@@ -60,6 +60,18 @@ impl Process {
         Self::start(command, port_file, scratch).await
     }
 
+    /// The same in an environment of its own; what it logs is thrown away.
+    pub async fn serve_in(configuration: &str, environment: &[(&str, &std::ffi::OsStr)]) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let (file, port_file) = (scratch.path().join("longhaul.toml"), scratch.path().join("port"));
+        std::fs::write(&file, configuration).unwrap();
+        let mut command = command();
+        // What it says of a disk that is made to be full is no news to the test.
+        command.envs(environment.iter().copied()).stderr(Stdio::null());
+        command.args(["serve", "-c"]).arg(file).arg("--port-file").arg(&port_file);
+        Self::start(command, port_file, scratch).await
+    }
+
     async fn start(mut command: Command, port_file: PathBuf, scratch: TempDir) -> Self {
         let mut child = command.spawn().unwrap();
         let address = tokio::select! {
