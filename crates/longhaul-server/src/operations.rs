@@ -135,6 +135,12 @@ impl Operations {
             "" => None,
             token => Some(cursor(&seal.open(token, &arguments, now)?)?),
         };
+        // Newest first: begin at the youngest that can match, and end at the oldest.
+        let created = filter.created();
+        if let Some(create_time) = created.last {
+            let begin = Cursor { create_time, uid: u128::MAX };
+            after = Some(after.map_or(begin, |after| after.min(begin)));
+        }
         // A filter may drop most of what is read, so read more at once.
         let chunk = if request.filter.is_empty() { 0 } else { FILTERED_CHUNK };
         let mut operations = Vec::new();
@@ -155,6 +161,9 @@ impl Operations {
             for (place, operation) in rows {
                 if operations.len() == page_size {
                     break 'pages after;
+                }
+                if created.first.is_some_and(|first| place.create_time < first) {
+                    break 'pages None;
                 }
                 scanned += 1;
                 after = Some(place);

@@ -2,12 +2,14 @@
 //!
 //! Owns filters and page tokens; the store pages. Source: AIP-158, AIP-160; CONTRACT 4.1 and 4.2.
 
+mod created;
 mod dataproc;
 mod filter;
 mod subject;
 mod token;
 mod values;
 
+pub use created::Created;
 pub use filter::Filter;
 pub use token::{ListArguments, TokenKey};
 

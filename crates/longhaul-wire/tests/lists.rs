@@ -75,6 +75,14 @@ fn check(api: &Api, operations: &[Operation], text: &str, expected: &str) {
         operations.iter().filter(|operation| filter.matches(operation, api)).collect();
     let names: Vec<&str> = matching.iter().map(|operation| operation.name.id()).collect();
     assert_eq!(names.join(" "), expected, "{text}");
+    let created = filter.created();
+    assert!(
+        matching.iter().all(|operation| {
+            created.first.is_none_or(|first| operation.create_time >= first)
+                && created.last.is_none_or(|last| operation.create_time <= last)
+        }),
+        "{text}: {created:?}"
+    );
     if let Some(done) = filter.done_hint() {
         assert!(matching.iter().all(|op| op.outcome().is_some() == done), "{text}: hint {done}");
     }
@@ -93,6 +101,31 @@ fn a_hint_says_when_only_done_operations_can_match() {
         ("state=RUNNING", Some(false)),
     ] {
         assert_eq!(Filter::parse(text, &api).unwrap().done_hint(), hint, "{text}");
+    }
+}
+
+#[test]
+fn a_filter_says_when_what_matches_was_created() {
+    let api = bundled::load("clouddeploy").unwrap();
+    let at = |seconds: i64| Some(longhaul_core::Timestamp::from_micros(seconds * 1_000_000));
+    let after = "create_time > \"1970-01-01T00:00:10Z\"";
+    let before = "createTime <= \"1970-01-01T00:00:20Z\"";
+    for (text, first, last) in [
+        ("done=true".to_owned(), None, None),
+        (after.to_owned(), at(10), None),
+        (format!("{after} AND {before} AND done=true"), at(10), at(20)),
+        (format!("{after} AND create_time >= \"1970-01-01T00:00:15Z\""), at(15), None),
+        (format!("{after} OR {before}"), None, None),
+        (
+            "create_time = \"1970-01-01T00:00:10Z\" OR create_time < \"1970-01-01T00:00:05Z\""
+                .into(),
+            None,
+            at(10),
+        ),
+        (format!("NOT {after}"), None, None),
+    ] {
+        let created = Filter::parse(&text, &api).unwrap().created();
+        assert_eq!((created.first, created.last), (first, last), "{text}");
     }
 }
 

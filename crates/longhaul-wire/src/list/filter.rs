@@ -8,6 +8,7 @@
 use aip_160::{Arg, Comparable, Comparator, Expression, Member};
 use longhaul_core::{Code, Error, Operation, Reason};
 
+use super::created::Created;
 use super::dataproc;
 use super::subject::Subject;
 use super::values::{self, Wanted};
@@ -119,6 +120,12 @@ impl Filter {
     #[must_use]
     pub fn done_hint(&self) -> Option<bool> {
         self.root.done_hint()
+    }
+
+    /// When those that can match were created, so that a list may skip the others.
+    #[must_use]
+    pub fn created(&self) -> Created {
+        Created::of(&self.root)
     }
 
     /// Whether an operation of the API that this filter was read for is wanted.
