@@ -62,6 +62,8 @@ pub struct PostgresConfig {
     pub readers: usize,
     /// Commands in one commit.
     pub batch_max: usize,
+    /// A folder that operations are written to before they are forgotten.
+    pub archive: Option<PathBuf>,
     /// Longest wait for a new connection.
     #[serde(deserialize_with = "duration")]
     pub connect_timeout: Duration,
@@ -86,6 +88,7 @@ impl Default for PostgresConfig {
             writers: options.writers,
             readers: options.readers,
             batch_max: options.batch_max,
+            archive: None,
             connect_timeout: options.connect_timeout,
             statement_timeout: options.statement_timeout,
             lock_timeout: options.lock_timeout,
@@ -148,6 +151,7 @@ pub fn postgres_options(config: &Config) -> Option<postgres::Options> {
         readers: with.readers,
         queue_max: config.store.queue_max,
         batch_max: with.batch_max,
+        archive: with.archive.clone(),
         connect_timeout: with.connect_timeout,
         statement_timeout: with.statement_timeout,
         lock_timeout: with.lock_timeout,

@@ -8,13 +8,16 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use longhaul_core::{Applied, Error, OperationName};
 use tokio::sync::Notify;
+use tokio_postgres::Row;
 
+use super::archive::Archive;
+use super::faults::{Fault, unavailable};
 use super::hints::Hints;
 use super::options::Options;
 use super::order::Order;
 use super::queue::Queue;
 use super::reads::Gets;
-use super::session::Session;
+use super::session::{NOT_SO, Session, Sql, Value};
 use super::sql::Statements;
 use super::sweeps::Sweeps;
 use super::tally::Tally;
@@ -35,6 +38,7 @@ pub(super) struct Core {
     pub order: Order,
     pub hints: Hints,
     pub tally: Tally,
+    pub archive: Option<Arc<Archive>>,
     pub listener: Arc<dyn Listener>,
     /// This run of this server.
     pub server: i64,
@@ -53,6 +57,29 @@ pub(super) struct Core {
 impl Core {
     pub async fn reading(&self) -> Result<Session, Error> {
         Session::take(&self.reads, &self.options).await
+    }
+
+    /// Reads something on a connection of its own; one that did not answer is not used again.
+    pub async fn ask(
+        &self,
+        limit: Duration,
+        sql: &Sql,
+        values: &[Value<'_>],
+    ) -> Result<Vec<Row>, Error> {
+        let asked = tokio::time::timeout(limit, async {
+            let session = self.reading().await.map_err(Fault::Away)?;
+            match session.query(sql, values).await.map_err(Fault::from) {
+                Err(fault @ (Fault::Away(_) | Fault::Unknown(_))) => {
+                    session.discard();
+                    Err(fault)
+                }
+                other => other,
+            }
+        });
+        match asked.await {
+            Ok(answer) => answer.map_err(Fault::into_error),
+            Err(elapsed) => Err(unavailable(elapsed)),
+        }
     }
 
     pub fn next_batch(&self) -> i64 {
@@ -93,10 +120,10 @@ impl Core {
     pub fn begin(&self) -> String {
         if self.options.transaction_pooler {
             format!(
-                "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; \
-                 SET LOCAL enable_seqscan = off",
+                "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}{}",
                 self.options.statement_timeout.as_millis(),
-                self.options.lock_timeout.as_millis()
+                self.options.lock_timeout.as_millis(),
+                NOT_SO.map(|way| format!("; SET LOCAL {way} = off")).concat(),
             )
         } else {
             "BEGIN".to_owned()

@@ -14,8 +14,8 @@ use tokio_postgres::{AsyncMessage, Row};
 
 use super::address::Address;
 use super::core::Core;
-use super::faults::{Fault, damaged, unavailable};
-use super::session::{Sql, Value, bounded, configure};
+use super::faults::{damaged, unavailable};
+use super::session::{Value, configure};
 use crate::{ClaimHint, OUTAGE_MIN, Presence};
 
 /// Longest time until a commit of another server is heard of.
@@ -43,11 +43,10 @@ pub(super) async fn run_bell(core: Arc<Core>) {
         if !core.shared.load(Ordering::Relaxed) {
             continue;
         }
-        let Ok(session) = core.reading().await else { continue };
         let from = core.server.to_string();
-        let rung = async { Ok(session.query(&core.sql.notify, &[&channel, &from]).await?) };
-        if bounded(core.options.connect_timeout, rung).await.is_err() {
-            session.discard();
+        let limit = core.options.connect_timeout;
+        if let Err(error) = core.ask(limit, &core.sql.notify, &[&channel, &from]).await {
+            tracing::debug!(%error, "other servers were not told");
         }
     }
 }
@@ -130,24 +129,18 @@ pub(super) async fn run_feed(core: Arc<Core>, heard: Arc<Notify>) {
 
 /// One look at the table of changes.
 async fn look(core: &Core, place: &mut Option<Place>) -> Result<(), Error> {
-    let session = core.reading().await?;
-    let since = place.as_ref().map_or("1:1:", |place| &place.snapshot);
-    let read = async {
-        let sql = if place.is_some() { &core.sql.changes } else { &core.sql.changes_begin };
-        let rows = match place {
-            Some(_) => session.query(sql, &[&core.server, &since]).await?,
-            None => session.query(sql, &[]).await?,
-        };
-        let unknown = |row: &Row| {
-            let kinds: Option<Vec<i32>> = row.get(4);
-            kinds.unwrap_or_default().iter().any(|&kind| core.words.kind(kind).is_none())
-        };
-        if rows.iter().any(unknown) {
-            core.words.refresh(&session, &core.sql).await?;
-        }
-        Ok(rows)
+    let limit = core.patience();
+    let rows = match place {
+        Some(place) => core.ask(limit, &core.sql.changes, &[&core.server, &place.snapshot]).await?,
+        None => core.ask(limit, &core.sql.changes_begin, &[]).await?,
     };
-    let rows = bounded(core.patience(), read).await.map_err(Fault::into_error)?;
+    let unknown = |row: &Row| {
+        let kinds: Option<Vec<i32>> = row.get(4);
+        kinds.unwrap_or_default().iter().any(|&kind| core.words.kind(kind).is_none())
+    };
+    if rows.iter().any(unknown) {
+        core.words.take_in(&core.ask(limit, &core.sql.kinds, &[]).await?);
+    }
     let first = rows.first().ok_or_else(|| damaged("change", "?", "no snapshot"))?;
     let next = Place { snapshot: first.get(0), at_us: first.get(1) };
     let missed = place.as_ref().is_none_or(|place| next.at_us - place.at_us > MISSED_US);
@@ -194,23 +187,18 @@ async fn keep_up(core: &Core, looks: &mut std::collections::VecDeque<i64>) -> Re
     looks.push_back(core.batches.load(Ordering::Relaxed));
     let old = if looks.len() > KEPT_LOOKS { looks.pop_front() } else { None };
     heartbeat(core).await?;
-    let session = core.reading().await?;
-    let work = async {
-        if let Some(old) = old {
-            session.query(&core.sql.prune, &[&core.server, &old]).await?;
-            session.query(&core.sql.prune_dead, &[]).await?;
-        }
-        Ok(())
-    };
-    bounded(core.patience(), work).await.map_err(Fault::into_error)
+    if let Some(old) = old {
+        let limit = core.patience();
+        core.ask(limit, &core.sql.prune, &[&core.server, &old]).await?;
+        core.ask(limit, &core.sql.prune_dead, &[]).await?;
+    }
+    Ok(())
 }
 
 /// Reads what is due first.
 pub(super) async fn first_due(core: &Core) -> Result<(), Error> {
-    let session = core.reading().await?;
     let mark = core.hints.mark();
-    let read = async { Ok(session.query(&core.sql.first_due, &[]).await?) };
-    let rows = bounded(core.patience(), read).await.map_err(Fault::into_error)?;
+    let rows = core.ask(core.patience(), &core.sql.first_due, &[]).await?;
     core.hints.found(mark, rows.first().map(|row| row.get(0)));
     Ok(())
 }
@@ -218,7 +206,8 @@ pub(super) async fn first_due(core: &Core) -> Result<(), Error> {
 /// Writes that this server is here, and sees whether others are.
 pub(super) async fn heartbeat(core: &Core) -> Result<(), Error> {
     let version = env!("CARGO_PKG_VERSION");
-    let rows = say(core, &core.sql.heartbeat, &[&core.server, &version]).await?;
+    let limit = core.options.connect_timeout;
+    let rows = core.ask(limit, &core.sql.heartbeat, &[&core.server, &version]).await?;
     let others: i64 = rows.first().map_or(0, |row| row.get(0));
     core.shared.store(others > 0, Ordering::Relaxed);
     Ok(())
@@ -227,7 +216,7 @@ pub(super) async fn heartbeat(core: &Core) -> Result<(), Error> {
 /// Says to all servers together that one is here, and hears of an outage.
 pub(super) async fn present(core: &Core) -> Result<Presence, Error> {
     let outage_min = i64::try_from(OUTAGE_MIN.as_micros()).unwrap_or(i64::MAX);
-    let rows = say(core, &core.sql.present, &[&outage_min]).await?;
+    let rows = core.ask(core.options.connect_timeout, &core.sql.present, &[&outage_min]).await?;
     let row = rows.first().ok_or_else(|| damaged("fleet", "?", "it is missing"))?;
     let (outage, recovered): (i64, i64) = (row.get(0), row.get(1));
     Ok(Presence {
@@ -238,37 +227,22 @@ pub(super) async fn present(core: &Core) -> Result<Presence, Error> {
 
 /// Notes that leases were given their time back.
 pub(super) async fn recovered(core: &Core, outage: u64) -> Result<(), Error> {
-    say(core, &core.sql.recovered, &[&super::rows::signed(outage)]).await.map(drop)
-}
-
-/// A small write of this server's own.
-async fn say(core: &Core, sql: &Sql, values: &[Value<'_>]) -> Result<Vec<Row>, Error> {
-    let session = core.reading().await?;
-    let said = async { Ok(session.query(sql, values).await?) };
-    match bounded(core.options.connect_timeout, said).await {
-        Ok(rows) => Ok(rows),
-        Err(fault) => {
-            session.discard();
-            Err(fault.into_error())
-        }
-    }
+    let values: [Value<'_>; 1] = [&super::rows::signed(outage)];
+    core.ask(core.options.connect_timeout, &core.sql.recovered, &values).await.map(drop)
 }
 
 /// Says that this server is not here any more.
 pub(super) async fn leave(core: &Core) {
-    let Ok(session) = core.reading().await else { return };
-    let left = async { Ok(session.query(&core.sql.leave, &[&core.server]).await?) };
-    if let Err(fault) = bounded(core.options.connect_timeout, left).await {
-        tracing::warn!(error = %fault.into_error(), "this server could not say that it leaves");
+    let left = core.ask(core.options.connect_timeout, &core.sql.leave, &[&core.server]).await;
+    if let Err(error) = left {
+        tracing::warn!(%error, "this server could not say that it leaves");
     }
 }
 
 /// Reads what becomes claimable later.
 pub(super) async fn backing_off(core: &Core) -> Result<(), Error> {
-    let session = core.reading().await?;
     let kinds = core.words.kinds();
-    let read = async { Ok(session.query(&core.sql.later, &[&kinds]).await?) };
-    let rows = bounded(core.patience(), read).await.map_err(Fault::into_error)?;
+    let rows = core.ask(core.patience(), &core.sql.later, &[&kinds]).await?;
     core.hints.add(std::iter::empty(), rows.iter().map(|row| row.get(0)));
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! contradict: reads read rows. What other servers commit reaches this server's listener as hints.
 
 mod address;
+mod archive;
 mod batch;
 mod core;
 mod faults;
@@ -85,7 +86,17 @@ impl Postgres {
         let token_key = key.first().and_then(|row| row.get::<_, &[u8]>(0).try_into().ok());
         let token_key =
             token_key.ok_or_else(|| faults::damaged("meta", "token_key", "it has not 32 bytes"))?;
+        let archive = match &options.archive {
+            Some(folder) => {
+                let archive = archive::Archive::new(folder.clone(), server).map_err(|error| {
+                    faults::wrong(format!("archive {}: {error}", folder.display()))
+                })?;
+                Some(Arc::new(archive))
+            }
+            None => None,
+        };
         let core = Arc::new(Core {
+            archive,
             writes: session::pool(&address, options, options.writers + 2)?,
             reads,
             sql,

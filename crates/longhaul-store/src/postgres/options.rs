@@ -1,5 +1,6 @@
 //! What a PostgreSQL store can be told.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How a PostgreSQL store is opened. Start from [`Options::new`].
@@ -24,6 +25,8 @@ pub struct Options {
     pub queue_reserve: usize,
     /// Most commands in one commit.
     pub batch_max: usize,
+    /// A folder that every operation is written to before it is forgotten, as a line of JSON.
+    pub archive: Option<PathBuf>,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
     /// Longest time of one statement, and of a commit.
@@ -48,10 +51,11 @@ impl Options {
             queue_max: 16_384,
             queue_reserve: 1_024,
             batch_max: 512,
+            archive: None,
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             lock_timeout: Duration::from_secs(2),
-            answer_timeout: Duration::from_secs(15),
+            answer_timeout: Duration::from_secs(10),
         }
     }
 

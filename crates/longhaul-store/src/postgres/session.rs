@@ -1,10 +1,9 @@
 //! Connections and statements: pools, timeouts, and statements prepared or not.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::{
-    Hook, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
-};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use longhaul_core::Error;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, Statement};
@@ -29,16 +28,20 @@ impl Sql {
     }
 }
 
-/// What every session is told. Sequential scans are a plan for small tables only: a plan made while a table
-/// was empty would otherwise be kept too long.
+/// How queries are not to be run. A scan of a whole table is a plan for a small one, and was made while the
+/// table was small; a bitmap reads everything that fits before it gives the first row of a page.
+pub(super) const NOT_SO: [&str; 2] = ["enable_seqscan", "enable_bitmapscan"];
+
+/// What every session is told.
 fn settings(options: &Options) -> String {
     let millis = |span: Duration| span.as_millis();
     format!(
         "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} \
-         -c enable_seqscan=off -c jit=off",
+         -c jit=off{}",
         millis(options.statement_timeout),
         millis(options.lock_timeout),
         millis(options.statement_timeout),
+        NOT_SO.map(|way| format!(" -c {way}=off")).concat(),
     )
 }
 
@@ -73,21 +76,46 @@ pub(super) fn pool(address: &Address, options: &Options, size: usize) -> Result<
             create: Some(options.connect_timeout),
             recycle: Some(options.connect_timeout),
         })
-        .post_create(Hook::sync_fn(|_, _| Ok(())))
         .build()
         .map_err(wrong)
 }
 
 /// One connection, taken from a pool for one transaction or read.
 pub(super) struct Session {
-    client: Object,
+    client: Option<Object>,
     prepares: bool,
+    /// Statements that were sent and not yet answered.
+    under_way: AtomicU32,
+}
+
+/// A connection that was left in the middle of something is closed, not given to the next.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if *self.under_way.get_mut() > 0
+            && let Some(client) = self.client.take()
+        {
+            drop(Object::take(client));
+        }
+    }
 }
 
 impl Session {
     pub async fn take(pool: &Pool, options: &Options) -> Result<Self, Error> {
         let client = pool.get().await.map_err(unavailable)?;
-        Ok(Self { client, prepares: !options.transaction_pooler })
+        let prepares = !options.transaction_pooler;
+        Ok(Self { client: Some(client), prepares, under_way: AtomicU32::new(0) })
+    }
+
+    fn client(&self) -> &Object {
+        self.client.as_ref().expect("taken only when the session is gone")
+    }
+
+    /// Waits for an answer; a wait that is given up leaves its mark.
+    async fn answer<T>(&self, answer: impl Future<Output = T>) -> T {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let answer = answer.await;
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        answer
     }
 
     /// Makes a statement ready to be sent without waiting.
@@ -95,7 +123,9 @@ impl Session {
         if !self.prepares {
             return Ok(Ready::Typed(sql));
         }
-        self.client.prepare_typed_cached(&sql.text, &sql.types).await.map(Ready::Prepared)
+        let client = self.client();
+        let prepared = self.answer(client.prepare_typed_cached(&sql.text, &sql.types)).await;
+        prepared.map(Ready::Prepared)
     }
 
     /// Sends a statement when first polled; rows in the answer.
@@ -105,10 +135,10 @@ impl Session {
         values: &[Value<'_>],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
         match ready {
-            Ready::Prepared(statement) => self.client.query(statement, values).await,
+            Ready::Prepared(statement) => self.answer(self.client().query(statement, values)).await,
             Ready::Typed(sql) => {
                 let typed: Vec<_> = values.iter().copied().zip(sql.types.iter().cloned()).collect();
-                self.client.query_typed(&sql.text, &typed).await
+                self.answer(self.client().query_typed(&sql.text, &typed)).await
             }
         }
     }
@@ -124,7 +154,7 @@ impl Session {
 
     /// Runs a statement without values, sent when first polled.
     pub async fn run(&self, text: &str) -> Result<(), tokio_postgres::Error> {
-        self.client.batch_execute(text).await
+        self.answer(self.client().batch_execute(text)).await
     }
 
     /// Ends a failed transaction; false when the connection is of no more use.
@@ -133,8 +163,10 @@ impl Session {
     }
 
     /// Closes the connection instead of giving it back.
-    pub fn discard(self) {
-        drop(Object::take(self.client));
+    pub fn discard(mut self) {
+        if let Some(client) = self.client.take() {
+            drop(Object::take(client));
+        }
     }
 }
 

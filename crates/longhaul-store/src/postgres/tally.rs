@@ -8,8 +8,7 @@ use longhaul_core::Error;
 use parking_lot::Mutex;
 
 use super::core::Core;
-use super::faults::{Fault, damaged};
-use super::session::bounded;
+use super::faults::damaged;
 use super::words::Words;
 use crate::Count;
 use crate::embedded::STATE_NAMES;
@@ -97,13 +96,8 @@ impl Tally {
 
 /// Reads the sums anew.
 pub(super) async fn refresh(core: &Core) -> Result<(), Error> {
-    let session = core.reading().await?;
-    let read = async {
-        let rows = session.query(&core.sql.counts, &[]).await?;
-        core.words.refresh(&session, &core.sql).await?;
-        Ok(rows)
-    };
-    let rows = bounded(core.patience(), read).await.map_err(Fault::into_error)?;
+    let rows = core.ask(core.patience(), &core.sql.counts, &[]).await?;
+    core.words.take_in(&core.ask(core.patience(), &core.sql.kinds, &[]).await?);
     let snapshot = rows.first().and_then(|row| Snapshot::parse(row.get(0)));
     let snapshot = snapshot.ok_or_else(|| damaged("tally", "?", "no snapshot"))?;
     let base = rows.iter().filter_map(|row| {

@@ -88,13 +88,13 @@ impl Words {
         fits.map(|(id, _)| *id).collect()
     }
 
-    /// Reads the kinds that other servers have added.
-    pub async fn refresh(&self, session: &Session, sql: &Statements) -> Result<(), Fault> {
-        for row in session.query(&sql.kinds, &[]).await? {
-            let kind = Kind { api: text(&row, 1), method: text(&row, 2), queue: text(&row, 3) };
-            self.kinds.write().learn(row.get(0), kind);
+    /// Takes in what was read of the table of kinds.
+    pub fn take_in(&self, rows: &[Row]) {
+        let mut kinds = self.kinds.write();
+        for row in rows {
+            let kind = Kind { api: text(row, 1), method: text(row, 2), queue: text(row, 3) };
+            kinds.learn(row.get(0), kind);
         }
-        Ok(())
     }
 
     /// Reads what is needed to read `rows`; most often nothing.
@@ -113,7 +113,7 @@ impl Words {
         scopes.sort_unstable();
         scopes.dedup();
         if kinds {
-            self.refresh(session, sql).await?;
+            self.take_in(&session.query(&sql.kinds, &[]).await?);
         }
         if !scopes.is_empty() {
             for row in session.query(&sql.scopes, &[&scopes]).await? {

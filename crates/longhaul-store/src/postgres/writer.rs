@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join};
-use longhaul_core::{Applied, Error, OperationName};
+use longhaul_core::{Applied, Error, Operation, OperationName};
 use tokio_postgres::Row;
 
 use super::batch::{Batch, Loaded, Miss};
@@ -147,6 +147,16 @@ pub(super) async fn commit(
     batch: &Batch<'_>,
     applied: &[&Applied],
 ) -> Result<(), Fault> {
+    if let Some(archive) = &core.archive {
+        let gone = applied.iter().filter(|applied| applied.forget);
+        let gone: Vec<Operation> = gone.map(|applied| applied.operation.clone()).collect();
+        if !gone.is_empty()
+            && let Err(error) = archive.keep(gone).await
+        {
+            tracing::error!(%error, source = ?error.source, "the archive cannot be written");
+            return Err(give_back(core, session, Fault::Away(error)).await);
+        }
+    }
     let names: BTreeSet<OperationName> =
         applied.iter().map(|applied| applied.operation.name.clone()).collect();
     let names: Vec<_> = names.into_iter().collect();

@@ -3,6 +3,8 @@
 //! Built only with the feature `test-postgres`; the server's address comes from `LONGHAUL_TEST_POSTGRES`,
 //! and without one every test here fails rather than pass unseen. Each test has a schema of its own.
 
+mod fixture;
+mod plans;
 mod servers;
 
 use std::path::Path;

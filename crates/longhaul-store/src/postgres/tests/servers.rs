@@ -295,6 +295,35 @@ async fn a_sweep_that_two_servers_share_reaches_all_once() {
     assert_eq!(names.len() + rest.len(), 600);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_forgotten_is_in_the_archive() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { archive: Some(folder.path().join("archive")), ..options() };
+    let world = server(&options);
+    for id in ["a", "b", "c"] {
+        let mut start = a_start(id);
+        start.policy.retention = Duration::from_secs(10);
+        world.start_at(start, at(0)).await.unwrap();
+    }
+    world.finish("a", at(1)).await;
+    world.cancel("b", at(1)).await.unwrap();
+    assert_eq!(world.sweep(10, at(20)).await.len(), 2);
+    let mut lines = Vec::new();
+    for file in std::fs::read_dir(folder.path().join("archive")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let parsed = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line));
+        lines.extend(parsed.map(Result::unwrap));
+    }
+    lines.sort_by_key(|line| line["name"].to_string());
+    let ends: Vec<_> = lines
+        .iter()
+        .map(|line| (line["name"].as_str().unwrap(), line["error"]["code"].as_i64()))
+        .collect();
+    let (a, b) = (name("a"), name("b"));
+    assert_eq!(ends, [(a.as_str(), None), (b.as_str(), Some(1))]);
+    assert_eq!(lines[0]["response"]["type"], "google.cloud.deploy.v1.Release");
+}
+
 fn error(opened: Result<Postgres, Error>) -> Error {
     opened.err().expect("it does not open")
 }

@@ -1,0 +1,349 @@
+//! How many operations a second the PostgreSQL store carries, beside `pgbench` with as many clients doing
+//! plain statements on the same database in the same run; and what reads and claims take as rows grow.
+//!
+//! `cargo run --release -p longhaul-store --example postgres_throughput -- URL [CLIENTS] [SECONDS] [WORK]`
+//! WORK is `start` (default), `life` (start, claim, finish), or `sizes` (CLIENTS thousand operations). Makes
+//! the schema `throughput` and the table `plain`, and removes both.
+#![allow(clippy::disallowed_methods, reason = "a measuring driver reads the clock")]
+
+use std::error::Error;
+use std::io::Write;
+use std::process::Command as Process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use longhaul_core::{
+    Applied, Cause, Changes, Command, Finish, Operation, OperationName, Payload, Policy, Refusal,
+    Start, Timestamp, apply, start,
+};
+use longhaul_store::postgres::{Options, Postgres};
+use longhaul_store::{ClaimFilter, Deaf, Due, Key, ListQuery, ParentFilter, Priority, Store};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+const API: &str = "clouddeploy.googleapis.com";
+const PARENT: &str = "projects/p/locations/us-central1";
+
+/// What `pgbench` runs for one operation's start: one row of about the same size.
+const PLAIN_START: &str = "INSERT INTO plain (record) VALUES (repeat('x', 600));\n";
+
+/// And for its whole life: the start, the claim of the oldest that nobody holds, the end.
+const PLAIN_LIFE: &str = "INSERT INTO plain (record) VALUES (repeat('x', 600));\n\
+     UPDATE plain SET state = 1, epoch = epoch + 1, lease = now() + interval '30 s' WHERE id = (\
+     SELECT id FROM plain WHERE state = 0 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) \
+     RETURNING id \\gset\n\
+     UPDATE plain SET state = 2, response = repeat('y', 100) WHERE id = :id;\n";
+
+const PLAIN_TABLE: &str = "DROP TABLE IF EXISTS plain; \
+     CREATE TABLE plain (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
+     state smallint NOT NULL DEFAULT 0, epoch bigint NOT NULL DEFAULT 0, lease timestamptz, \
+     record text NOT NULL, response text); \
+     CREATE INDEX plain_queued ON plain (id) WHERE state = 0";
+
+fn main() -> Outcome<()> {
+    let mut arguments = std::env::args().skip(1);
+    let url = arguments.next().ok_or("the address of a database is missing")?;
+    let clients: usize = arguments.next().map_or(Ok(64), |text| text.parse())?;
+    let seconds: u64 = arguments.next().map_or(Ok(5), |text| text.parse())?;
+    let work = arguments.next().unwrap_or_else(|| "start".into());
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let client = connect(&url).await?;
+        client.batch_execute("DROP SCHEMA IF EXISTS throughput CASCADE").await?;
+        let mut options = Options { schema: "throughput".into(), ..Options::new(&url) };
+        if let Some(writers) = std::env::var("WRITERS").ok().and_then(|text| text.parse().ok()) {
+            options.writers = writers;
+        }
+        let store: Arc<dyn Store> = Arc::new(Postgres::open(&options, Arc::new(Deaf)).await?);
+        if work == "sizes" {
+            sizes(&store, clients * 1_000).await?;
+        } else {
+            let span = Duration::from_secs(seconds.min(60));
+            rounds(&store, &client, &url, clients, span, work == "life").await?;
+        }
+        store.close().await;
+        client.batch_execute("DROP SCHEMA throughput CASCADE; DROP TABLE IF EXISTS plain").await?;
+        Ok(())
+    })
+}
+
+async fn connect(url: &str) -> Outcome<tokio_postgres::Client> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn say(text: &str) -> Outcome<()> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+/// Three rounds of each, one after the other; the median of each.
+async fn rounds(
+    store: &Arc<dyn Store>,
+    client: &tokio_postgres::Client,
+    url: &str,
+    clients: usize,
+    span: Duration,
+    life: bool,
+) -> Outcome<()> {
+    let (mut ours, mut plain) = (Vec::new(), Vec::new());
+    for round in 0..3 {
+        let (rate, p50, p99) = measured(store, clients, span, life, round).await?;
+        client.batch_execute(PLAIN_TABLE).await?;
+        let plainly = pgbench(url, clients, span, life)?;
+        say(&format!(
+            "round {round}: store {rate:.0}/s (p50 {p50:.2} ms, p99 {p99:.2} ms), pgbench {plainly:.0}/s"
+        ))?;
+        ours.push(rate);
+        plain.push(plainly);
+    }
+    ours.sort_by(f64::total_cmp);
+    plain.sort_by(f64::total_cmp);
+    say(&format!(
+        "medians: store {:.0}/s, pgbench {:.0}/s: {:.2} times",
+        ours[1],
+        plain[1],
+        ours[1] / plain[1]
+    ))
+}
+
+fn pgbench(url: &str, clients: usize, span: Duration, life: bool) -> Outcome<f64> {
+    let script = std::env::temp_dir().join(format!("throughput-{}.sql", std::process::id()));
+    std::fs::write(&script, if life { PLAIN_LIFE } else { PLAIN_START })?;
+    let program = std::env::var("PGBENCH").unwrap_or_else(|_| "pgbench".into());
+    let run = Process::new(program)
+        .args(["-n", "-M", "prepared", "-j", "2", "-c", &clients.to_string()])
+        .args(["-T", &span.as_secs().to_string(), "-f"])
+        .arg(&script)
+        .arg(url)
+        .output()?;
+    std::fs::remove_file(&script)?;
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    let line = said.lines().find_map(|line| line.strip_prefix("tps = "));
+    let tps = line.and_then(|line| line.split(' ').next());
+    match tps {
+        Some(tps) => Ok(tps.parse()?),
+        None => Err(String::from_utf8_lossy(&run.stderr).into_owned().into()),
+    }
+}
+
+async fn measured(
+    store: &Arc<dyn Store>,
+    clients: usize,
+    span: Duration,
+    life: bool,
+    round: u64,
+) -> Outcome<(f64, f64, f64)> {
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let tasks: Vec<_> = (0..clients as u64)
+        .map(|client| {
+            let (store, stop, count) = (store.clone(), stop.clone(), count.clone());
+            tokio::spawn(async move {
+                let (mut waits, mut turn) = (Vec::new(), 0);
+                while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    let id = (round << 40) + (client << 28) + turn;
+                    start_one(&*store, id).await?;
+                    if life {
+                        finish_one(&*store).await?;
+                    }
+                    waits.push(begun.elapsed());
+                    count.fetch_add(1, Ordering::Relaxed);
+                    turn += 1;
+                }
+                Outcome::Ok(waits)
+            })
+        })
+        .collect();
+    tokio::time::sleep(span / 5).await;
+    let (before, begun) = (count.load(Ordering::Relaxed), Instant::now());
+    tokio::time::sleep(span).await;
+    let rate = (count.load(Ordering::Relaxed) - before) as f64 / begun.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    let mut waits = Vec::new();
+    for task in tasks {
+        waits.extend(task.await??);
+    }
+    waits.sort_unstable();
+    let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    Ok((rate, at(0.5), at(0.99)))
+}
+
+/// What single calls take with 10,000 operations, and with many: nearly all done, 2,000 queued.
+async fn sizes(store: &Arc<dyn Store>, most: usize) -> Outcome<()> {
+    let mut stored = 0;
+    for size in [10_000, most] {
+        let begun = Instant::now();
+        fill(store, stored..size as u64).await?;
+        stored = size as u64;
+        say(&format!("{size} operations, filled in {:.1} s", begun.elapsed().as_secs_f64()))?;
+        // Once for the caches.
+        single_calls(store, size, 100, 1 << 50).await?;
+        say(&single_calls(store, size, 500, 1 << 51).await?)?;
+    }
+    let begun = Instant::now();
+    let swept = expire(store).await?;
+    say(&format!("{swept} expired in {:.1} s", begun.elapsed().as_secs_f64()))
+}
+
+async fn fill(store: &Arc<dyn Store>, ids: std::ops::Range<u64>) -> Outcome<()> {
+    let mut waiting = tokio::task::JoinSet::new();
+    for id in ids {
+        let store = store.clone();
+        waiting.spawn(async move {
+            start_one(&*store, id).await?;
+            if id >= 2_000 {
+                cancel_one(&*store, id).await?;
+            }
+            Outcome::Ok(())
+        });
+        if waiting.len() >= 2_000
+            && let Some(done) = waiting.join_next().await
+        {
+            done??;
+        }
+    }
+    while let Some(done) = waiting.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+async fn single_calls(
+    store: &Arc<dyn Store>,
+    size: usize,
+    turns: u64,
+    fresh: u64,
+) -> Outcome<String> {
+    let mut times: [Vec<Duration>; 4] = Default::default();
+    for turn in 0..turns {
+        let begun = Instant::now();
+        let query = ListQuery {
+            api: API.into(),
+            parent: ParentFilter::Matching(PARENT.into()),
+            after: None,
+            done: None,
+            limit: 100,
+        };
+        if store.list(query).await?.len() != 100 {
+            return Err("a page is short".into());
+        }
+        times[0].push(begun.elapsed());
+        let id = (turn * 7_919_777) % size as u64;
+        let begun = Instant::now();
+        if store.get(&name_of(id)?).await?.is_none() {
+            return Err("an operation is missing".into());
+        }
+        times[1].push(begun.elapsed());
+        start_one(&**store, fresh + turn).await?;
+        let begun = Instant::now();
+        cancel_one(&**store, fresh + turn).await?;
+        times[2].push(begun.elapsed());
+        let begun = Instant::now();
+        let claimed = claim_one(&**store).await?;
+        times[3].push(begun.elapsed());
+        if let [claimed] = &claimed[..] {
+            release(&**store, claimed).await?;
+        }
+    }
+    let mut said = String::from("p50 (p99) ms:");
+    for (what, mut took) in ["list", "get", "cancel", "claim"].into_iter().zip(times) {
+        took.sort_unstable();
+        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+        said.push_str(&format!(" {what} {:.2} ({:.2})", at(0.5), at(0.99)));
+    }
+    Ok(said)
+}
+
+/// Lets the retention of everything be over.
+async fn expire(store: &Arc<dyn Store>) -> Outcome<usize> {
+    let now = now() + Duration::from_secs(365 * 24 * 3_600);
+    let decide = Arc::new(move |operation: Option<&Operation>| {
+        apply(operation.ok_or(Refusal::NotFound)?, Command::Tick { jitter: 0 }, now)
+    });
+    Ok(store.update_due(Due::Timer { now }, usize::MAX, decide).await?.len())
+}
+
+fn name_of(id: u64) -> Outcome<OperationName> {
+    Ok(OperationName::parse(&format!("{PARENT}/operations/operation-1700000000000-{id:016x}"))?)
+}
+
+fn now() -> Timestamp {
+    let micros = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros());
+    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+}
+
+async fn start_one(store: &dyn Store, id: u64) -> Outcome<()> {
+    let now = now();
+    let with = Start {
+        name: name_of(id)?,
+        uid: (now.as_micros() as u128) << 64 | u128::from(id),
+        api: API.into(),
+        method: "google.cloud.deploy.v1.CloudDeploy.CreateRelease".into(),
+        queue: "clouddeploy".into(),
+        parent: PARENT.into(),
+        target: format!("{PARENT}/releases/r{id}").into(),
+        actor: "".into(),
+        request: payload("google.cloud.deploy.v1.CreateReleaseRequest", 200),
+        metadata: payload("google.cloud.deploy.v1.OperationMetadata", 0),
+        traceparent: "".into(),
+        parent_operation: None,
+        deadline: None,
+        start_by: None,
+        request_id: None,
+        policy: Policy::default(),
+    };
+    let key = Key::Name(with.name.clone());
+    let decide = Arc::new(move |existing: Option<&_>| start(existing, with.clone(), now));
+    store.update(key, Priority::Normal, decide).await?;
+    Ok(())
+}
+
+async fn change(store: &dyn Store, name: OperationName, command: Command) -> Outcome<Applied> {
+    let now = now();
+    let decide = Arc::new(move |operation: Option<&Operation>| {
+        apply(operation.ok_or(Refusal::NotFound)?, command.clone(), now)
+    });
+    Ok(store.update(Key::Name(name), Priority::Normal, decide).await?)
+}
+
+async fn cancel_one(store: &dyn Store, id: u64) -> Outcome<()> {
+    let cancel =
+        Command::Cancel { cause: Cause::Client, actor: "someone".into(), reason: "".into() };
+    change(store, name_of(id)?, cancel).await.map(drop)
+}
+
+async fn claim_one(store: &dyn Store) -> Outcome<Vec<Applied>> {
+    let now = now();
+    let claim =
+        Command::Claim { worker: "w".into(), claim_id: "".into(), lease: Duration::from_secs(30) };
+    let due = Due::Claim { filter: ClaimFilter::default(), now, bytes_max: usize::MAX };
+    let decide = Arc::new(move |operation: Option<&Operation>| {
+        apply(operation.ok_or(Refusal::NotFound)?, claim.clone(), now)
+    });
+    Ok(store.update_due(due, 1, decide).await?)
+}
+
+async fn release(store: &dyn Store, claimed: &Applied) -> Outcome<()> {
+    let release = Command::Release { epoch: claimed.operation.epoch, changes: Changes::default() };
+    change(store, claimed.operation.name.clone(), release).await.map(drop)
+}
+
+async fn finish_one(store: &dyn Store) -> Outcome<()> {
+    for claimed in claim_one(store).await? {
+        let finish = Command::Finish {
+            epoch: claimed.operation.epoch,
+            finish: Finish::Succeeded(payload("google.cloud.deploy.v1.Release", 100)),
+            changes: Changes::default(),
+            jitter: 0,
+        };
+        change(store, claimed.operation.name, finish).await?;
+    }
+    Ok(())
+}
+
+fn payload(type_name: &str, bytes: usize) -> Payload {
+    Payload { type_name: type_name.into(), value: vec![7; bytes].into() }
+}
