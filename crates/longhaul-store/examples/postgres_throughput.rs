@@ -180,8 +180,9 @@ async fn sizes(store: &Arc<dyn Store>, most: usize) -> Outcome<()> {
         stored = size as u64;
         say(&format!("{size} operations, filled in {:.1} s", begun.elapsed().as_secs_f64()))?;
         // Once for the caches.
-        single_calls(store, size, 100, 1 << 50).await?;
-        say(&single_calls(store, size, 500, 1 << 51).await?)?;
+        let fresh = (size as u64) << 24;
+        single_calls(store, size, 100, fresh).await?;
+        say(&single_calls(store, size, 500, fresh + (1 << 20)).await?)?;
     }
     let begun = Instant::now();
     let swept = expire(store).await?;

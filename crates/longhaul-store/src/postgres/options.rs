@@ -46,7 +46,7 @@ impl Options {
             session_url: None,
             schema: "longhaul".into(),
             transaction_pooler: false,
-            writers: 2,
+            writers: 4,
             readers: 4,
             queue_max: 16_384,
             queue_reserve: 1_024,
