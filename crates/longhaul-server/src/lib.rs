@@ -10,6 +10,7 @@ pub mod call;
 pub mod cascade;
 pub mod clock;
 pub mod config;
+pub mod copy;
 mod events;
 mod explain;
 pub mod fleet;

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod postgres;
 pub mod schema;
 mod shared;
+pub mod transfer;
 
 use std::fmt;
 use std::sync::Arc;

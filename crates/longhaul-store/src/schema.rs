@@ -92,6 +92,8 @@ pub enum MetaKey {
     TokenKey,
     /// Written by the readiness probe; the value says nothing.
     Probe,
+    /// There while a copy from another store has not ended; the token key of that store.
+    Moving,
 }
 
 impl MetaKey {
@@ -102,6 +104,7 @@ impl MetaKey {
             Self::Format => "format",
             Self::TokenKey => "token_key",
             Self::Probe => "probe",
+            Self::Moving => "moving",
         }
     }
 }

@@ -43,6 +43,14 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   longhaul serve -c longhaul.toml";
 
+const STORE_EXAMPLES: &str = "\
+Examples:
+  longhaul store copy ./longhaul-data postgres://longhaul@db.internal/longhaul
+  longhaul store copy postgres://longhaul@db.internal/longhaul ./longhaul-data
+
+Stop the servers of both first. A copy that was interrupted goes on where it was when it is repeated; until
+it says that it is complete, no server opens the target.";
+
 const OPERATIONS_EXAMPLES: &str = "\
 Examples:
   longhaul operations list dataproc --filter 'done = false'
@@ -82,6 +90,8 @@ pub enum Command {
         after_help = "Safe to repeat, and to run from several machines at once: they take turns. A server does the\nsame when it starts.\n\nExamples:\n  longhaul migrate -c longhaul.toml"
     )]
     Migrate(MigrateArgs),
+    /// Copy everything from one store to another while no server has them open
+    Store(StoreArgs),
     /// List, describe, wait for, cancel and delete operations of any google.longrunning server
     #[command(visible_aliases = ["ops", "op"], after_help = OPERATIONS_EXAMPLES)]
     Operations(OperationsArgs),
@@ -120,6 +130,7 @@ impl Command {
             Self::Serve(_) | Self::Worker(_) => true,
             Self::Dev(_)
             | Self::Migrate(_)
+            | Self::Store(_)
             | Self::Operations(_)
             | Self::Auth(_)
             | Self::Tls(_)
@@ -131,6 +142,34 @@ impl Command {
             | Self::Version(_) => false,
         }
     }
+}
+
+/// `longhaul store`.
+#[derive(Args, Debug)]
+pub struct StoreArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// What to do with a store.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Copy all operations with their histories, and compare both stores; safe to repeat
+    #[command(after_help = STORE_EXAMPLES)]
+    Copy(CopyArgs),
+}
+
+/// `longhaul store copy`.
+#[derive(Args, Debug)]
+pub struct CopyArgs {
+    /// A data folder, or the address of a database
+    pub from: String,
+    /// Where to: empty, or what a copy from the same store was begun into
+    pub to: String,
+    /// The schema of a database
+    #[arg(long, value_name = "NAME", default_value = "longhaul")]
+    pub schema: String,
 }
 
 /// `longhaul migrate`.

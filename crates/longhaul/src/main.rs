@@ -18,6 +18,7 @@ mod operations;
 mod output;
 mod practice;
 mod serve;
+mod store;
 mod tls;
 mod version;
 mod worker;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Dev(args) => dev::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Migrate(args) => migrate::run(args),
+        Command::Store(args) => store::run(args),
         Command::Operations(args) => operations::run(args),
         Command::Worker(args) => worker::run(args),
         Command::Auth(args) => auth::run(args),

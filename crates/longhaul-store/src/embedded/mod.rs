@@ -14,6 +14,7 @@ mod faults;
 mod folder;
 mod hash;
 mod lists;
+mod moving;
 mod open;
 mod plan;
 mod queue;
@@ -40,6 +41,8 @@ use self::batch::Sweep;
 use self::checkpoint::Log;
 use self::faults::{not_opened, unavailable};
 use self::folder::Folder;
+pub use self::moving::{begin_move, end_move};
+pub(crate) use self::moving::{half_filled, not_empty};
 use self::plan::{Plan, Slot};
 use self::queue::{Queue, Waiting};
 use self::readers::Readers;
@@ -103,6 +106,8 @@ pub struct Options {
     /// Most bytes in the main file; writes beyond fail with `STORE_UNAVAILABLE`. `None`: what the disk
     /// has.
     pub bytes_max: Option<u64>,
+    /// Opened by a copy, not by a server: also a folder that a copy has only half filled.
+    pub moving: bool,
 }
 
 impl Options {
@@ -119,6 +124,7 @@ impl Options {
             log_bytes: 16 << 20,
             readers_max: 4,
             bytes_max: None,
+            moving: false,
         }
     }
 }
@@ -163,6 +169,9 @@ impl Embedded {
         let main = Arc::new(main);
         let mut connection = open::writing_connection(file, options)?;
         open::check_format(&connection, file)?;
+        if !options.moving && moving::is_target(&connection, file)? {
+            return Err(half_filled(&options.folder.display().to_string()));
+        }
         let token_key = open::token_key(&connection, file)?;
         let (shape, scanned) = std::thread::scope(|scope| {
             let shape = scope.spawn(|| open::check_shape(file));

@@ -177,6 +177,7 @@ const OPERATION_SQL: &str = "SELECT id, name, uid, api, method, queue, parent, r
      state, claimable_us, due_us, hidden, history_rows, check_sum, record \
      FROM operation WHERE id = ?";
 const REQUEST_SQL: &str = "SELECT type_name, value, check_sum FROM request WHERE operation = ?";
+const IDS_SQL: &str = "SELECT id FROM operation WHERE id > ? ORDER BY id LIMIT ?";
 const HISTORY_SQL: &str = "SELECT revision, record, check_sum FROM history \
      WHERE operation = ? AND revision > ? AND revision <= ? ORDER BY revision LIMIT ?";
 
@@ -187,6 +188,15 @@ impl<'c> Reader<'c> {
 
     fn statement(&self, sql: &str) -> Result<CachedStatement<'c>, Error> {
         self.connection.prepare_cached(sql).map_err(|error| failed(self.file, error))
+    }
+
+    /// The numbers of rows after one, in order.
+    pub fn ids(&self, after: i64, limit: usize) -> Result<Vec<i64>, Error> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let fault = |error| failed(self.file, error);
+        let mut statement = self.statement(IDS_SQL)?;
+        let found = statement.query_map([after, limit], |row| row.get(0)).map_err(fault)?;
+        found.collect::<rusqlite::Result<_>>().map_err(fault)
     }
 
     /// The operation in row `id`; `None` when the row is gone.

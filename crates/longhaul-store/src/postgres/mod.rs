@@ -12,6 +12,7 @@ mod faults;
 mod feed;
 mod hints;
 mod migrate;
+mod moving;
 mod options;
 mod order;
 mod queue;
@@ -40,9 +41,11 @@ use self::address::Address;
 use self::core::Core;
 use self::faults::{Fault, unavailable};
 pub use self::migrate::{Migrated, migrate};
+pub use self::moving::{begin_move, begin_scan, end_move, end_scan};
 pub use self::options::Options;
 use self::session::bounded;
 use self::sweeps::Sweep;
+use crate::embedded::half_filled;
 use crate::memory::closed;
 use crate::{
     Count, Cursor, Decide, Due, Failure, Key, ListQuery, Listener, Presence, Priority, Recorded,
@@ -76,6 +79,10 @@ impl Postgres {
         let session = session::Session::take(&reads, options).await?;
         let known = async {
             let server = session.query(&sql.server_id, &[]).await?;
+            let moving = session.query(&sql.moving, &[]).await?;
+            if !options.moving && !moving.is_empty() {
+                return Err(Fault::Command(half_filled("the database")));
+            }
             session.query(&sql.token_key, &[]).await?;
             Ok((server, session.query(&sql.find_token_key, &[]).await?))
         };

@@ -35,6 +35,8 @@ pub struct Options {
     pub lock_timeout: Duration,
     /// Longest time that a caller waits for an answer; then `STORE_UNAVAILABLE`.
     pub answer_timeout: Duration,
+    /// Opened by a copy, not by a server: also a database that a copy has only half filled.
+    pub moving: bool,
 }
 
 impl Options {
@@ -56,6 +58,7 @@ impl Options {
             statement_timeout: Duration::from_secs(10),
             lock_timeout: Duration::from_secs(2),
             answer_timeout: Duration::from_secs(10),
+            moving: false,
         }
     }
 

@@ -210,6 +210,17 @@ pub(super) async fn list(
     rows.iter().map(read).collect()
 }
 
+/// Operations in the order of their creation, deleted ones too, after a place.
+pub(super) async fn scan(
+    core: &Core,
+    create_us: i64,
+    uid: Uid,
+    limit: i64,
+) -> Result<Vec<Arc<Operation>>, Error> {
+    let rows = fetch(core, &core.sql.scan, &[&create_us, &uid, &limit], true).await?;
+    rows.iter().map(|row| Ok(rows::read(row, &core.words)?.operation)).collect()
+}
+
 /// The scopes that a list covers.
 async fn scopes(core: &Core, query: &ListQuery) -> Result<Vec<i32>, Error> {
     if let Some(parent) = query.parent.exact() {

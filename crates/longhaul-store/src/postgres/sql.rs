@@ -198,6 +198,11 @@ statements! {
         "INSERT INTO {s}.meta (key, value) VALUES ('token_key', \
          sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text \
          || gen_random_uuid()::text, 'UTF8'))) ON CONFLICT DO NOTHING";
+    moving()
+        "SELECT FROM {s}.meta WHERE key = 'moving'";
+    scan(INT8, UUID, INT8)
+        "SELECT {READ} FROM {s}.operation AS o WHERE (o.create_us, o.uid) > ($1, $2) \
+         ORDER BY o.create_us, o.uid LIMIT $3";
     find_token_key()
         "SELECT value FROM {s}.meta WHERE key = 'token_key'";
     later(INT4_ARRAY)

@@ -4,6 +4,7 @@
 //! and without one every test here fails rather than pass unseen. Each test has a schema of its own.
 
 mod fixture;
+mod moves;
 mod plans;
 mod servers;
 
