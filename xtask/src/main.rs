@@ -23,6 +23,10 @@ enum Xtask {
     Bench(bench::Args),
     /// Breaks servers, database and connections under load, and judges what clients and workers saw.
     Chaos(chaos::Args),
+    /// Measures how long a cancel takes from one server to a worker's session on another.
+    CancelLatency(chaos::latency::Args),
+    /// Runs a command beside a PostgreSQL of its own, whose address is in LONGHAUL_TEST_POSTGRES.
+    Postgres(rig::command::Args),
     /// Serves the stack's ceiling for a benchmark.
     #[command(name = bench::HELLO_COMMAND, hide = true)]
     BenchHello,
@@ -35,6 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Xtask::Codegen(args) => codegen::run(&args),
         Xtask::Bench(args) => bench::run(&args),
         Xtask::Chaos(args) => chaos::run(&args),
+        Xtask::CancelLatency(args) => chaos::latency::run(&args),
+        Xtask::Postgres(args) => rig::command::run(&args),
         Xtask::BenchHello => bench::serve_hello(),
     }
 }

@@ -36,7 +36,7 @@ impl Place {
         let text = format!(
             "listen = \"127.0.0.1:0\"\n{store}\n\
              [[api]]\nproto = {:?}\nservice_config = {:?}\nsettings = {:?}\n\
-             [workers]\nlease = \"{}s\"\n",
+             [workers]\nlease = \"{}s\"\n[auth]\nmode = \"off\"\n",
             file(""),
             file("service.yaml"),
             file("settings.yaml"),

@@ -10,6 +10,7 @@ mod crew;
 mod dice;
 mod fleet;
 mod history;
+pub(crate) mod latency;
 mod line;
 mod nemesis;
 mod words;
@@ -232,7 +233,7 @@ async fn database(servers: usize) -> Result<Option<Database>> {
 }
 
 fn on_postgres(port: u16) -> String {
-    format!("data = {:?}", url_by(port, "chaos"))
+    format!("store = {:?}", url_by(port, "chaos"))
 }
 
 fn place(args: &Args, folder: &Path, number: usize, store: &str) -> Result<Place> {

@@ -1,5 +1,6 @@
 //! What tests and runs of chaos stand on: a PostgreSQL of their own, and a plain TCP round robin.
 
+pub(crate) mod command;
 pub(crate) mod postgres;
 
 #[allow(dead_code, reason = "a run uses what it needs of it; the black-box tests use the rest")]

@@ -17,10 +17,13 @@ mod bulk;
 mod cancels;
 mod children;
 mod command_worker;
+mod copies;
 mod crashes;
 mod deletes;
 mod failpoints;
 mod five_apis;
+#[cfg(feature = "test-postgres")]
+mod fleet;
 mod frozen;
 mod gates;
 mod harness;

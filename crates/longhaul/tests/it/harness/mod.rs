@@ -12,6 +12,11 @@ pub mod operators;
 pub mod place;
 pub mod process;
 pub mod proxy;
+#[allow(
+    dead_code,
+    reason = "what is left over is for the tests on PostgreSQL and for runs of chaos"
+)]
+pub mod round_robin;
 pub mod samples;
 pub mod server;
 pub mod session;

@@ -62,7 +62,7 @@ pub async fn everywhere_with<Scenario: AsyncFn(Place)>(
     change: impl Fn(&mut Config),
     scenario: Scenario,
 ) {
-    for kept in [Kept::InMemory, Kept::OnDisk] {
+    for &kept in Kept::ways() {
         let server = Arc::new(Server::with(kept, &change).await);
         for wire in [Wire::Http, Wire::Grpc] {
             let _told = ToldOnPanic(format!("{wire:?}, {kept:?}"));
@@ -84,7 +84,7 @@ pub async fn over_both_wires<Scenario: AsyncFn(Place)>(scenario: Scenario) {
 
 /// Runs a scenario on both stores, each time on a server of its own.
 pub async fn on_both_stores<Scenario: AsyncFn(Place)>(scenario: Scenario) {
-    for kept in [Kept::InMemory, Kept::OnDisk] {
+    for &kept in Kept::ways() {
         let server = Arc::new(Server::start(kept).await);
         let _told = ToldOnPanic(format!("{kept:?}"));
         scenario(Place::on(server.clone(), Wire::Grpc)).await;

@@ -92,6 +92,24 @@ impl Process {
         }
     }
 
+    /// Runs a command of the binary to its end, or kills it after a while.
+    pub async fn run(arguments: &[&str], kill_after: Option<Duration>) -> Ended {
+        let mut command = command();
+        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        if let Some(span) = kill_after {
+            tokio::select! {
+                ended = child.wait() => drop(ended.unwrap()),
+                // tidy: sleep: the kill has to come at some moment of the command's life
+                () = tokio::time::sleep(span) => child.start_kill().unwrap(),
+            }
+        }
+        let output = child.wait_with_output().await.unwrap();
+        Ended {
+            code: output.status.code(),
+            errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// Ends it as `kill -9` does and waits until the system has taken it away.
     pub async fn kill(mut self) {
         self.child.start_kill().unwrap();
