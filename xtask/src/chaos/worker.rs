@@ -89,7 +89,8 @@ impl Worker {
                 Ok(answer) => {
                     let given: Vec<_> = answer.assignments.into_iter().map(given).collect();
                     let claim_id = format!("{}-{claim_id}", self.who);
-                    self.note(began, What::Claim { claim_id, given: given.clone() });
+                    // What a repeat is given may have been taken for the first try, which was not answered.
+                    self.note(since, What::Claim { claim_id, given: given.clone() });
                     return given.into_iter().next().map(|given| (given, since));
                 }
                 Err(fault) => self.note_fault(began, "claim", "", fault),
