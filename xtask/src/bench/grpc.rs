@@ -14,7 +14,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use longhaul_wire::longrunning::{
-    GetOperationRequest, ListOperationsRequest, Operation, WaitOperationRequest,
+    CancelOperationRequest, GetOperationRequest, ListOperationsRequest, Operation,
+    WaitOperationRequest,
 };
 use prost::Message;
 use tokio::net::TcpStream;
@@ -25,9 +26,9 @@ use super::{Result, hello};
 /// Calls that share one connection before the next is opened.
 const CLIENTS_PER_CONNECTION: usize = 16;
 const CONNECTIONS_MAX: usize = 8;
-const WINDOW_BYTES: u32 = 4 << 20;
+pub(super) const WINDOW_BYTES: u32 = 4 << 20;
 /// Bytes before each message: a flag and its length.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
 /// One client's end of a connection that others use too.
 #[derive(Clone)]
@@ -112,6 +113,25 @@ impl Line {
         words::check_done(&Operation::decode(answer)?)
     }
 
+    /// Asks for cancellation.
+    pub async fn cancel(&mut self, name: &str) -> Result<()> {
+        let request = CancelOperationRequest { name: name.to_owned() };
+        self.call("/google.longrunning.Operations/CancelOperation", &request).await.map(drop)
+    }
+
+    /// Waits until an operation is done. Fails when it was not cancelled.
+    pub async fn until_cancelled(&mut self, name: &str) -> Result<()> {
+        let timeout = Some(Duration::from_secs(120).try_into()?);
+        let request = WaitOperationRequest { name: name.to_owned(), timeout };
+        let answer = self.call("/google.longrunning.Operations/WaitOperation", &request).await?;
+        words::check_cancelled(&Operation::decode(answer)?)
+    }
+
+    /// Opens the connection before its calls are measured.
+    pub async fn hello_there(&mut self, name: &str) -> Result<()> {
+        self.get(name).await.map(drop)
+    }
+
     /// The ceiling's call, with a request as large as a start's.
     pub async fn hello(&mut self) -> Result<()> {
         self.call(hello::GRPC_PATH, &words::start_request("hello")).await.map(drop)
@@ -146,7 +166,7 @@ impl Line {
 }
 
 /// A status in the headers is an early end; in the trailers it must be there.
-fn check_status(headers: &HeaderMap, required: bool) -> Result<()> {
+pub(super) fn check_status(headers: &HeaderMap, required: bool) -> Result<()> {
     let status = headers.get("grpc-status").map(HeaderValue::as_bytes);
     match status {
         Some(b"0") => Ok(()),

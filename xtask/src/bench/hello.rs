@@ -19,13 +19,16 @@ use tokio::net::TcpListener;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::server::{Grpc, UnaryService};
+use tonic::server::{Grpc, StreamingService, UnaryService};
 
 use super::Result;
 use super::grpc::gathered;
 
 /// The gRPC path it answers at; so does every other.
 pub(super) const GRPC_PATH: &str = "/hello.Greeter/SayHello";
+
+/// The gRPC path of a stream whose messages all come back.
+pub(super) const ECHO_PATH: &str = "/hello.Greeter/Echo";
 
 /// `HelloReply { message: "hello, world" }`.
 const REPLY: &[u8] = b"\x0a\x0chello, world";
@@ -71,6 +74,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc && request.uri().path() == ECHO_PATH {
+        return Ok(Grpc::new(BytesCodec).streaming(Echo, request).await);
+    }
     if is_grpc {
         return Ok(Grpc::new(BytesCodec).unary(Greeter, request).await);
     }
@@ -81,6 +87,18 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible
     let json = HeaderValue::from_static("application/json; charset=UTF-8");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     Ok(response)
+}
+
+struct Echo;
+
+impl StreamingService<Bytes> for Echo {
+    type Response = Bytes;
+    type ResponseStream = tonic::Streaming<Bytes>;
+    type Future = Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<tonic::Streaming<Bytes>>) -> Self::Future {
+        ready(Ok(tonic::Response::new(request.into_inner())))
+    }
 }
 
 struct Greeter;

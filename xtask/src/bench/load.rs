@@ -37,6 +37,13 @@ pub(super) struct Measured {
     pub cpu: Cpu,
 }
 
+impl Measured {
+    /// What these calls took.
+    pub fn of(latency: Histogram<u64>, cpu: Cpu) -> Self {
+        Self { calls: latency.len(), latency, cpu }
+    }
+}
+
 /// An empty histogram: 1 ns to a minute, three digits.
 pub(super) fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)

@@ -3,6 +3,8 @@
 //! Owns the plan of a run: rounds of short cells, each on a fresh server process and a fresh folder.
 //! Works, clients and ceilings are its rooms'. Nothing here asserts a time: figures are for reading.
 
+mod cancels;
+mod crash;
 mod disk;
 mod grpc;
 mod hello;
@@ -10,6 +12,7 @@ mod http;
 mod load;
 mod process;
 mod report;
+mod stream;
 mod words;
 mod worker;
 mod works;
@@ -35,6 +38,8 @@ pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 pub(crate) const HELLO_COMMAND: &str = "bench-hello";
 
 const KIB: usize = 1024;
+/// Operations of W3q.
+const QUEUED: usize = 2_000;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// Cores that other programs may use beside an undisturbed run.
 const QUIET_CORES: f64 = 0.15;
@@ -48,8 +53,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// What to measure, and how long.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// W1: durable starts. W2: start, claim, finish, result. W4: get and list. Ceilings are always
-    /// measured beside them.
+    /// W1: durable starts. W2: start, claim, finish, result. W3: cancel running operations, then queued
+    /// ones. W4: get and list. W5: kill -9 and a restart. Ceilings are always measured beside them.
     #[arg(value_enum, ignore_case = true, default_value = "all")]
     work: Choice,
     /// Seconds measured in each cell, after one second of warm-up.
@@ -88,8 +93,12 @@ enum Choice {
     W1,
     #[value(name = "W2")]
     W2,
+    #[value(name = "W3")]
+    W3,
     #[value(name = "W4")]
     W4,
+    #[value(name = "W5")]
+    W5,
     Ceilings,
     All,
 }
@@ -117,6 +126,11 @@ enum Work {
     Complete,
     Get,
     List,
+    Echo,
+    CancelPaced,
+    CancelBurst,
+    CancelQueued,
+    Crash,
 }
 
 impl fmt::Display for Work {
@@ -128,7 +142,31 @@ impl fmt::Display for Work {
             Self::Complete => "W2 start to result",
             Self::Get => "W4 get",
             Self::List => "W4 list 100",
+            Self::Echo => "ceiling: stream echo + fdatasync",
+            Self::CancelPaced => "W3 cancel running, paced",
+            Self::CancelBurst => "W3 cancel running, burst",
+            Self::CancelQueued => "W3q cancel queued",
+            Self::Crash => "W5 kill -9",
         })
+    }
+}
+
+impl Work {
+    /// Whether it is about cancels and crashes: their numbers are operations, and they go over gRPC.
+    const fn is_of_streams(self) -> bool {
+        match self {
+            Self::Echo
+            | Self::CancelPaced
+            | Self::CancelBurst
+            | Self::CancelQueued
+            | Self::Crash => true,
+            Self::Fdatasync
+            | Self::Hello
+            | Self::Start
+            | Self::Complete
+            | Self::Get
+            | Self::List => false,
+        }
     }
 }
 
@@ -141,7 +179,7 @@ impl fmt::Display for Wire {
     }
 }
 
-/// A work, over a wire, with a number of clients.
+/// A work, over a wire, with a number of clients; of W3 and W5 it is the number of operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cell {
     work: Work,
@@ -194,7 +232,9 @@ async fn measure(args: &Args) -> Result<()> {
     for round in 1..=args.rounds {
         for cell in cells(args) {
             report.progress(round, args.rounds, cell)?;
-            report.add(run.undisturbed(round, cell).await?)?;
+            for sample in run.undisturbed(round, cell).await? {
+                report.add(sample)?;
+            }
         }
     }
     report.print()
@@ -208,22 +248,33 @@ fn cells(args: &Args) -> Vec<Cell> {
         Wires::Both => &[Wire::Grpc, Wire::Http],
     };
     let wanted = |choice| args.work == choice || args.work == Choice::All;
-    let works: [(bool, Work, &[u16]); 5] = [
+    let cancels = wanted(Choice::W3);
+    let works: [(bool, Work, &[u32]); 10] = [
         (true, Work::Hello, &[64]),
         (wanted(Choice::W1), Work::Start, &[1, 64, 256]),
         (wanted(Choice::W2), Work::Complete, &[1, 64]),
         (wanted(Choice::W4), Work::Get, &[64]),
         (wanted(Choice::W4), Work::List, &[1, 64]),
+        (cancels, Work::Echo, &[1]),
+        (cancels, Work::CancelPaced, &[100, 1_000]),
+        (cancels, Work::CancelBurst, &[1_000]),
+        (cancels, Work::CancelQueued, &[64]),
+        (wanted(Choice::W5), Work::Crash, &[100_000]),
     ];
     let mut cells = vec![Cell { work: Work::Fdatasync, wire: None, clients: 1 }];
     for (_, work, default) in works.into_iter().filter(|(wanted, ..)| *wanted) {
         for &wire in wires {
-            let clients = if args.clients.is_empty() { default } else { &args.clients };
-            cells.extend(clients.iter().map(|&clients| Cell {
-                work,
-                wire: Some(wire),
-                clients: usize::from(clients),
-            }));
+            // Sessions are streams, and streams are gRPC's.
+            if wire == Wire::Http && work.is_of_streams() {
+                continue;
+            }
+            let chosen = args.clients.iter().map(|&clients| usize::from(clients));
+            let mut clients: Vec<_> = chosen.filter(|_| !work.is_of_streams()).collect();
+            if clients.is_empty() {
+                clients.extend(default.iter().map(|&count| count as usize));
+            }
+            let cell = |clients| Cell { work, wire: Some(wire), clients };
+            cells.extend(clients.into_iter().map(cell));
         }
     }
     cells
@@ -238,48 +289,130 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// The quietest of as many runs as patience allows; the first quiet one ends it.
-    async fn undisturbed(&self, round: u32, cell: Cell) -> Result<Sample> {
+    async fn undisturbed(&self, round: u32, cell: Cell) -> Result<Vec<Sample>> {
         let until = load::now() + Duration::from_secs(self.args.patience);
-        let mut quietest: Option<Sample> = None;
+        let noise = |samples: &[Sample]| samples.first().map_or(f64::MAX, |first| first.others);
+        let mut quietest: Option<Vec<Sample>> = None;
         loop {
             while load::now() < until && process::busy_others(LISTEN).await? > QUIET_CORES {}
-            let sample = self.cell(round, cell).await?;
-            let quiet = sample.others <= QUIET_CORES;
-            if quietest.as_ref().is_none_or(|best| sample.others < best.others) {
-                quietest = Some(sample);
+            let samples = self.cell(round, cell).await?;
+            let quiet = noise(&samples) <= QUIET_CORES;
+            if quietest.as_ref().is_none_or(|best| noise(&samples) < noise(best)) {
+                quietest = Some(samples);
             }
             if (quiet || load::now() >= until)
-                && let Some(sample) = quietest
+                && let Some(samples) = quietest
             {
-                return Ok(sample);
+                return Ok(samples);
             }
         }
     }
 
-    async fn cell(&self, round: u32, cell: Cell) -> Result<Sample> {
+    async fn cell(&self, round: u32, cell: Cell) -> Result<Vec<Sample>> {
         let folder = tempfile::tempdir_in(&self.args.folder)?;
+        let of = (round, cell);
         let Some(wire) = cell.wire else {
             let meter = Meter::of_nobody();
             let before = meter.read()?;
             let latency = disk::fdatasync(folder.path(), self.span.measured)?;
-            let measured =
-                Measured { calls: latency.len(), latency, cpu: meter.read()?.since(&before) };
-            return Ok(Sample::of(round, cell, self.span, &measured, None));
+            let measured = Measured::of(latency, meter.read()?.since(&before));
+            return Ok(vec![Sample::of(of, "", self.span.measured, &measured, None)]);
         };
         let server = match cell.work {
-            Work::Hello => Server::hello()?,
-            Work::Fdatasync | Work::Start | Work::Complete | Work::Get | Work::List => {
-                Server::longhaul(&self.binary, folder.path()).await?
-            }
+            Work::Hello | Work::Echo => Server::hello()?,
+            Work::Fdatasync
+            | Work::Start
+            | Work::Complete
+            | Work::Get
+            | Work::List
+            | Work::CancelPaced
+            | Work::CancelBurst
+            | Work::CancelQueued
+            | Work::Crash => Server::longhaul(&self.binary, folder.path()).await?,
         };
-        let measured = match self.on(&server, cell.work, wire, cell.clients).await {
-            Ok(measured) => measured,
-            Err(error) => {
-                let log = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
-                return Err(format!("{} over {wire}: {error}\n{log}", cell.work).into());
+        let samples = match cell.work {
+            Work::Echo | Work::CancelPaced | Work::CancelBurst | Work::CancelQueued => {
+                self.cancels(of, &server, folder.path()).await
             }
+            Work::Crash => self.crash(of, server, folder.path()).await,
+            Work::Fdatasync
+            | Work::Hello
+            | Work::Start
+            | Work::Complete
+            | Work::Get
+            | Work::List => match self.on(&server, cell.work, wire, cell.clients).await {
+                Ok(measured) => {
+                    let peak = Some(server.peak_kib()?);
+                    Ok(vec![Sample::of(of, "", self.span.measured, &measured, peak)])
+                }
+                Err(error) => Err(error),
+            },
         };
-        Ok(Sample::of(round, cell, self.span, &measured, Some(server.peak_kib()?)))
+        samples.map_err(|error| {
+            let log = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+            format!("{} over {wire}: {error}\n{log}", cell.work).into()
+        })
+    }
+
+    /// W3, W3q and their ceiling.
+    async fn cancels(
+        &self,
+        of: (u32, Cell),
+        server: &Server,
+        folder: &Path,
+    ) -> Result<Vec<Sample>> {
+        let (meter, address, count) = (server.meter(), server.address, of.1.clients);
+        let before = meter.read()?;
+        let begin = load::now();
+        let sample = |point, span, latency| -> Result<Sample> {
+            let measured = Measured::of(latency, meter.read()?.since(&before));
+            Ok(Sample::of(of, point, span, &measured, Some(server.peak_kib()?)))
+        };
+        let pace = match of.1.work {
+            Work::Echo => {
+                let latency = cancels::echo(address, folder, self.span.measured).await?;
+                return Ok(vec![sample("", load::now() - begin, latency)?]);
+            }
+            Work::CancelQueued => {
+                let (latency, all) = cancels::queued(address, QUEUED).await?;
+                return Ok(vec![sample("", all, latency)?]);
+            }
+            Work::CancelPaced if count < 1_000 => cancels::Pace::PerSecond(50),
+            Work::CancelPaced => cancels::Pace::PerSecond(100),
+            Work::CancelBurst
+            | Work::Crash
+            | Work::Fdatasync
+            | Work::Hello
+            | Work::Start
+            | Work::Complete
+            | Work::Get
+            | Work::List => cancels::Pace::Burst,
+        };
+        let cancelled = cancels::running(address, count, pace).await?;
+        let all = cancelled.all;
+        let mut last = load::histogram()?;
+        last.saturating_record(u64::try_from(all.as_nanos())?);
+        Ok(vec![
+            sample("answer", all, cancelled.answer)?,
+            sample("handler", all, cancelled.handler)?,
+            sample("waiter", all, cancelled.waiter)?,
+            sample("the last is done", all, last)?,
+        ])
+    }
+
+    /// W5.
+    async fn crash(&self, of: (u32, Cell), server: Server, folder: &Path) -> Result<Vec<Sample>> {
+        let crashed = crash::crash(&self.binary, folder, server, of.1.clients).await?;
+        let (meter, peak) = (crashed.server.meter(), Some(crashed.server.peak_kib()?));
+        let cpu = meter.read()?;
+        let moments =
+            [("first answer", crashed.first_answer), ("first start", crashed.first_start)];
+        let samples = moments.into_iter().map(|(point, span)| {
+            let mut once = load::histogram()?;
+            once.saturating_record(u64::try_from(span.as_nanos())?);
+            Ok(Sample::of(of, point, span, &Measured::of(once, cpu.since(&cpu)), peak))
+        });
+        samples.collect()
     }
 
     async fn on(&self, server: &Server, work: Work, wire: Wire, n: usize) -> Result<Measured> {
@@ -287,12 +420,25 @@ impl Run<'_> {
         let (worker, names) = match work {
             Work::Complete => (Some(Worker::begin(server.address).await?), Vec::new()),
             Work::Get | Work::List => (None, works::fill(server.address, stored).await?),
-            Work::Fdatasync | Work::Hello | Work::Start => (None, Vec::new()),
+            Work::Fdatasync
+            | Work::Hello
+            | Work::Start
+            | Work::Echo
+            | Work::CancelPaced
+            | Work::CancelBurst
+            | Work::CancelQueued
+            | Work::Crash => (None, Vec::new()),
         };
         let (names, lines) = (Arc::new(names), works::connect(wire, server.address, n).await?);
         let lines = lines.into_iter();
         let measured = match work {
-            Work::Fdatasync | Work::Hello => self.drive(server, lines.map(Hello)).await,
+            Work::Fdatasync
+            | Work::Hello
+            | Work::Echo
+            | Work::CancelPaced
+            | Work::CancelBurst
+            | Work::CancelQueued
+            | Work::Crash => self.drive(server, lines.map(Hello)).await,
             Work::Start => {
                 let starts =
                     lines.enumerate().map(|(client, line)| Start { line, ids: Ids::of(client) });

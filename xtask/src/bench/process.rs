@@ -27,6 +27,10 @@ impl Server {
         let config = folder.join("bench.toml");
         let port_file = folder.join("port");
         let data = folder.join("data");
+        // Of an earlier server on this folder.
+        if port_file.exists() {
+            std::fs::remove_file(&port_file)?;
+        }
         std::fs::write(
             &config,
             format!(

@@ -3,16 +3,19 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
-use super::load::{Measured, Span};
+use super::load::Measured;
 use super::{Cell, Result, Work};
 
 /// A cell of one round.
 pub(super) struct Sample {
     round: u32,
     cell: Cell,
+    /// What was measured of a call that has several ends; empty where it has one.
+    point: &'static str,
     per_second: f64,
     p50_ms: f64,
     p99_ms: f64,
@@ -27,18 +30,19 @@ pub(super) struct Sample {
 impl Sample {
     /// `peak_kib` is the server's memory; a work without a server has none.
     pub fn of(
-        round: u32,
-        cell: Cell,
-        span: Span,
+        (round, cell): (u32, Cell),
+        point: &'static str,
+        span: Duration,
         measured: &Measured,
         peak_kib: Option<u64>,
     ) -> Self {
-        let seconds = span.measured.as_secs_f64();
+        let seconds = span.as_secs_f64();
         let ms = |nanos: u64| nanos as f64 / 1e6;
         let (calls, latency) = (measured.calls as f64, &measured.latency);
         Self {
             round,
             cell,
+            point,
             per_second: calls / seconds,
             p50_ms: ms(latency.value_at_quantile(0.5)),
             p99_ms: ms(latency.value_at_quantile(0.99)),
@@ -75,6 +79,7 @@ impl Report {
             let line = json!({
                 "round": sample.round,
                 "work": sample.cell.work.to_string(),
+                "point": sample.point,
                 "wire": sample.cell.wire.map(|wire| wire.to_string()),
                 "clients": sample.cell.clients,
                 "per_second": sample.per_second,
@@ -99,15 +104,20 @@ impl Report {
             "| work | wire | clients | per second [spread] | p50 ms | p99 ms | max ms | server µs each | server MiB | others' cores |\n\
              |---|---|---|---|---|---|---|---|---|---|"
         )?;
-        for cell in self.cells() {
-            let rate = self.spread(cell, |sample| Some(sample.per_second));
+        for (cell, point) in self.cells() {
+            let spread = |pick: &dyn Fn(&Sample) -> Option<f64>| self.spread(cell, point, pick);
+            let rate = spread(&|sample| Some(sample.per_second));
             let show = |pick: fn(&Sample) -> Option<f64>, digits: usize| {
-                self.spread(cell, pick).map_or("–".into(), |of| format!("{:.digits$}", of.median))
+                spread(&pick).map_or("–".into(), |of| format!("{:.digits$}", of.median))
             };
             writeln!(
                 out,
                 "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-                cell.work,
+                if point.is_empty() {
+                    cell.work.to_string()
+                } else {
+                    format!("{}: {point}", cell.work)
+                },
                 cell.wire.map_or("–".into(), |wire| wire.to_string()),
                 cell.clients,
                 rate.map_or("–".into(), |rate| rate.show(0)),
@@ -120,13 +130,21 @@ impl Report {
             )?;
         }
         writeln!(out, "\n| ratio | wire | clients | median [spread] |\n|---|---|---|---|")?;
-        for cell in self.cells() {
+        for (cell, point) in self.cells() {
             let (ceiling, name) = match cell.work {
                 Work::Start => (Work::Fdatasync, "starts/s ÷ fdatasync/s"),
                 Work::Get => (Work::Hello, "gets/s ÷ hello-world/s"),
-                Work::List | Work::Complete | Work::Fdatasync | Work::Hello => continue,
+                Work::List
+                | Work::Complete
+                | Work::Fdatasync
+                | Work::Hello
+                | Work::Echo
+                | Work::CancelPaced
+                | Work::CancelBurst
+                | Work::CancelQueued
+                | Work::Crash => continue,
             };
-            let ratio = self.spread(cell, |sample| {
+            let ratio = self.spread(cell, point, |sample| {
                 Some(sample.per_second / self.ceiling(sample, ceiling)?.per_second)
             });
             if let (Some(ratio), Some(wire)) = (ratio, cell.wire) {
@@ -137,11 +155,12 @@ impl Report {
     }
 
     /// Every cell once, in the order measured.
-    fn cells(&self) -> Vec<Cell> {
+    fn cells(&self) -> Vec<(Cell, &'static str)> {
         let mut cells = Vec::new();
         for sample in &self.samples {
-            if !cells.contains(&sample.cell) {
-                cells.push(sample.cell);
+            let cell = (sample.cell, sample.point);
+            if !cells.contains(&cell) {
+                cells.push(cell);
             }
         }
         cells
@@ -159,8 +178,14 @@ impl Report {
         })
     }
 
-    fn spread(&self, cell: Cell, pick: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
-        let of_cell = self.samples.iter().filter(|sample| sample.cell == cell);
+    fn spread(
+        &self,
+        cell: Cell,
+        point: &str,
+        pick: impl Fn(&Sample) -> Option<f64>,
+    ) -> Option<Spread> {
+        let of_cell = self.samples.iter();
+        let of_cell = of_cell.filter(|sample| sample.cell == cell && sample.point == point);
         Spread::of(of_cell.filter_map(pick).collect())
     }
 }

@@ -81,6 +81,17 @@ pub(super) fn check_done(operation: &Operation) -> Result<()> {
     }
 }
 
+/// Whether an operation ended as cancelled.
+pub(super) fn check_cancelled(operation: &Operation) -> Result<()> {
+    match &operation.result {
+        Some(OperationResult::Error(status)) if operation.done && status.code == 1 => Ok(()),
+        Some(OperationResult::Response(_) | OperationResult::Error(_)) | None => {
+            let result = &operation.result;
+            Err(format!("{} was not cancelled: {result:?}", operation.name).into())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
