@@ -341,6 +341,8 @@ pub enum Refusal {
     NotDue,
     /// It would have more bytes than one answer can carry to a worker.
     TooLarge,
+    /// Another operation is under way on its resource.
+    TargetBusy,
     /// The operation named as parent does not exist, or clients cannot see it.
     ParentNotFound,
     /// The operation named as parent was asked to stop.
@@ -413,6 +415,11 @@ impl Refusal {
                 format!(
                     "with this, operation \"{name}\" would have more bytes than limits.claim_bytes_max lets one answer carry to a worker; keep large data elsewhere and refer to it"
                 ),
+            ),
+            Self::TargetBusy => (
+                Reason::TargetBusy,
+                "another operation is under way on the same resource; wait for it or cancel it, then repeat"
+                    .to_owned(),
             ),
             Self::ParentNotFound => (
                 Reason::OperationNotFound,

@@ -146,6 +146,7 @@ reasons! {
     OperationNotDone "OPERATION_NOT_DONE" FailedPrecondition "The operation is still running and this API is set to refuse a delete then. Cancel it or wait first.";
     ParentCancelled "PARENT_CANCELLED" FailedPrecondition "The operation named as parent was asked to stop, so nothing more starts under it. Stop the work that the start was part of.";
     ParentDone "PARENT_DONE" FailedPrecondition "The operation named as parent is done, so nothing more starts under it. Start without a parent if the work is wanted all the same.";
+    TargetBusy "TARGET_BUSY" Aborted "Another operation is under way on the same resource, and this method does not start beside it. Wait for that one or cancel it, then repeat.";
     LeaseLost "LEASE_LOST" Aborted "The report came from an epoch that no longer holds the operation. Stop the work; somebody else has it, or it is done.";
     GateClosed "GATE_CLOSED" Aborted "Cancellation was asked for before the gate. Do not take the irreversible step; stop and report cancelled.";
     CancelNotRequested "CANCEL_NOT_REQUESTED" FailedPrecondition "A worker reported cancelled, but nobody asked. Report success or a failure.";

@@ -12,6 +12,7 @@ pub mod name;
 mod next;
 pub mod operation;
 pub mod retry;
+pub mod rivals;
 pub mod time;
 pub mod tombstone;
 
@@ -24,5 +25,6 @@ pub use operation::{
     RequestId, State, Status, StopReason,
 };
 pub use retry::Retry;
+pub use rivals::{Parallel, meet};
 pub use time::Timestamp;
 pub use tombstone::cancel_by_request_id;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::error::Code;
 use crate::name::OperationName;
 use crate::retry::Retry;
+use crate::rivals::Parallel;
 use crate::time::Timestamp;
 
 /// The fencing token: +1 on every claim, and when the server gives up what a claim left open; never reset;
@@ -217,6 +218,8 @@ pub struct Policy {
     pub cleanup_budget: Option<Duration>,
     /// How long a done operation is kept.
     pub retention: Duration,
+    /// What a start means for others on the same resource.
+    pub parallel: Parallel,
     /// How often and how soon it is tried again.
     pub retry: Retry,
 }
@@ -231,6 +234,7 @@ impl Default for Policy {
             cancel_timeout: Duration::from_secs(60),
             cleanup_budget: None,
             retention: Duration::from_secs(30 * 24 * 3600),
+            parallel: Parallel::Allow,
             retry: Retry::default(),
         }
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use common::*;
 use longhaul_core::{
     Applied, Cause, Changes, Code, Command, Desired, Effects, Epoch, EventKind, Finish, Lease,
-    Operation, Outcome, Policy, Progress, Refusal, RequestId, Retry, Start, State, Timestamp,
-    apply, start,
+    Operation, Outcome, Parallel, Policy, Progress, Refusal, RequestId, Retry, Start, State,
+    Timestamp, apply, start,
 };
 
 const HISTORIES: u64 = 5_000;
@@ -238,6 +238,7 @@ fn invent_facts(random: &mut Random) -> Start {
         cancel_timeout: random.seconds(&[0, 10, 60, 60, 60]),
         cleanup_budget: cleanup_budget.map(Duration::from_secs),
         retention: random.seconds(&[0, 100, 86_400]),
+        parallel: Parallel::Allow,
         retry: Retry {
             attempts_max: random.pick(&[1, 2, 3, 5]),
             backoff_first: random.seconds(&[0, 1, 8]),

@@ -327,13 +327,18 @@ fn parent_name(text: &str) -> Result<OperationName, Error> {
     })
 }
 
-/// Why a start failed: about its parent, or about itself.
+/// Why a start failed: about its parent, or about itself, which has a name that nobody was told.
 fn start_failure(failure: Failure, name: &OperationName, parent: Option<&OperationName>) -> Error {
+    let unborn = matches!(&failure, Failure::Refused(Refusal::TargetBusy | Refusal::TooLarge));
     let about_parent = matches!(
         &failure,
         Failure::Refused(Refusal::ParentNotFound | Refusal::ParentCancelled | Refusal::ParentDone)
     );
-    failure.into_error(parent.filter(|_| about_parent).unwrap_or(name))
+    let mut error = failure.into_error(parent.filter(|_| about_parent).unwrap_or(name));
+    if unborn {
+        error.metadata.remove("operation");
+    }
+    error
 }
 
 /// A span on the wire as a span; `None` when it is negative or malformed.

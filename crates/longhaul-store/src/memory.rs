@@ -4,10 +4,11 @@
 //! the same claims as this one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use longhaul_core::{Applied, Error, Operation, OperationName, Reason, Timestamp};
+use longhaul_core::{Applied, Error, Operation, OperationName, Reason, Refusal, Timestamp, meet};
 use parking_lot::Mutex;
 
 use crate::{
@@ -20,6 +21,8 @@ type RequestKey = (Arc<str>, Arc<str>, Arc<str>);
 
 /// Worker and claim id.
 type ClaimKey = (Arc<str>, Arc<str>);
+/// API and resource.
+type TargetKey = (Arc<str>, Arc<str>);
 
 /// Operations in memory. Open it with [`Memory::new`].
 pub struct Memory {
@@ -48,6 +51,8 @@ struct Kept {
     timers: BTreeSet<(Timestamp, OperationName)>,
     /// By parent, then by age.
     children: BTreeSet<(OperationName, Cursor, OperationName)>,
+    /// By the resource that they have for themselves.
+    alone: HashMap<TargetKey, BTreeSet<OperationName>>,
     /// By the claim that holds them.
     claimed: HashMap<ClaimKey, BTreeSet<OperationName>>,
     /// By age.
@@ -80,7 +85,8 @@ impl Memory {
 }
 
 impl Kept {
-    fn decide(&mut self, key: &Key, decide: &Decide) -> Result<Applied, Failure> {
+    /// What was decided, after what that led to elsewhere.
+    fn decide(&mut self, key: &Key, decide: &Decide) -> Result<Vec<Applied>, Failure> {
         let (parent, key) = key.parts();
         let (found, name) = match key {
             Key::Child { key, .. } => return self.decide(key, decide),
@@ -106,6 +112,10 @@ impl Kept {
             let parent = self.operations.get(parent).map(|parent| &**parent);
             decision::admit(parent, &applied).map_err(Failure::Refused)?;
         }
+        let mut all = match &before {
+            None => self.make_way(&applied.operation).map_err(Failure::Refused)?,
+            Some(_) => Vec::new(),
+        };
         if let Some(before) = &before
             && applied.forget
             && before.cancel.is_some()
@@ -114,7 +124,23 @@ impl Kept {
             applied = decision::keep_for_children(before, applied).map_err(Failure::Refused)?;
         }
         self.put(before.as_deref(), &applied);
-        Ok(applied)
+        all.push(applied);
+        Ok(all)
+    }
+
+    /// What becomes of those that act on the resource of a new operation.
+    fn make_way(&mut self, new: &Operation) -> Result<Vec<Applied>, Refusal> {
+        let Some((api, target)) = new.claim_on() else { return Ok(Vec::new()) };
+        let names = self.alone.get(&(api.clone(), target.clone())).cloned().unwrap_or_default();
+        let rivals = names.iter().map(|name| self.operations[name].clone()).collect::<Vec<_>>();
+        let met = rivals.iter().map(|rival| meet(rival, new, new.create_time));
+        let met = met.collect::<Result<Vec<_>, _>>()?;
+        for (rival, changed) in rivals.iter().zip(&met) {
+            if let Some(changed) = changed {
+                self.put(Some(rival), changed);
+            }
+        }
+        Ok(met.into_iter().flatten().collect())
     }
 
     fn children_of(&self, parent: &OperationName) -> impl Iterator<Item = &Operation> {
@@ -177,6 +203,10 @@ impl Kept {
         if let Some(key) = claim_key(operation) {
             self.claimed.entry(key).or_default().insert(name.clone());
         }
+        if let Some((api, target)) = operation.claim_on() {
+            let key = (api.clone(), target.clone());
+            self.alone.entry(key).or_default().insert(name.clone());
+        }
         if operation.deleted.is_none() {
             self.listed.insert((cursor, name.clone()), ());
         }
@@ -194,14 +224,10 @@ impl Kept {
             self.children.remove(&(parent.clone(), cursor, name.clone()));
         }
         if let Some(key) = claim_key(operation) {
-            let held = self.claimed.get_mut(&key);
-            let left = held.is_some_and(|held| {
-                held.remove(name);
-                !held.is_empty()
-            });
-            if !left {
-                self.claimed.remove(&key);
-            }
+            take_out(&mut self.claimed, &key, name);
+        }
+        if let Some((api, target)) = operation.claim_on() {
+            take_out(&mut self.alone, &(api.clone(), target.clone()), name);
         }
         self.listed.remove(&(cursor, name.clone()));
     }
@@ -246,6 +272,20 @@ fn request_key(operation: &Operation) -> Option<RequestKey> {
         .map(|id| (operation.api.clone(), operation.parent.clone(), id.value.clone()))
 }
 
+fn take_out<K: Hash + Eq>(
+    index: &mut HashMap<K, BTreeSet<OperationName>>,
+    key: &K,
+    name: &OperationName,
+) {
+    let left = index.get_mut(key).is_some_and(|names| {
+        names.remove(name);
+        !names.is_empty()
+    });
+    if !left {
+        index.remove(key);
+    }
+}
+
 /// The claim that holds an operation, if that has an id.
 fn claim_key(operation: &Operation) -> Option<ClaimKey> {
     let lease = operation.lease().filter(|lease| !lease.claim_id.is_empty())?;
@@ -267,9 +307,9 @@ impl Store for Memory {
     ) -> Result<Applied, Failure> {
         let mut kept = self.kept.lock();
         kept.check_open().map_err(Failure::Store)?;
-        let applied = kept.decide(&key, &decide)?;
-        self.publish(&applied);
-        Ok(applied)
+        let mut all = kept.decide(&key, &decide)?;
+        all.iter().for_each(|applied| self.publish(applied));
+        Ok(all.pop().expect("what was decided comes last"))
     }
 
     async fn update_due(
@@ -293,9 +333,9 @@ impl Store for Memory {
                     return Ok(done);
                 }
                 seen.insert(name.clone());
-                if let Ok(applied) = kept.decide(&Key::Name(name), &decide) {
-                    self.publish(&applied);
-                    done.push(applied);
+                if let Ok(mut all) = kept.decide(&Key::Name(name), &decide) {
+                    all.iter().for_each(|applied| self.publish(applied));
+                    done.extend(all.pop());
                     bytes += more;
                 }
             }

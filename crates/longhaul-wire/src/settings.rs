@@ -8,7 +8,7 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longhaul_core::{Error, Policy, Retry};
+use longhaul_core::{Error, Parallel, Policy, Retry};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -183,6 +183,18 @@ pub enum SuccessAfterCancel {
     Discard,
 }
 
+/// What a start means for the operations of the API that are under way on the same resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParallelStarts {
+    /// Nothing: they go on side by side.
+    Allow,
+    /// The start is refused with ABORTED while there is one.
+    Refuse,
+    /// Those of the same method end with code 10; one of another method refuses the start.
+    Supersede,
+}
+
 /// Limits and choices of methods that start an operation. What is not set comes from the API's
 /// `defaults`, then from [`Policy::default`].
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -196,6 +208,9 @@ pub struct MethodSettings {
     pub delete_when_running: Option<Answer>,
     /// A success after an accepted cancel.
     pub success_after_cancel: Option<SuccessAfterCancel>,
+    /// A start while another operation is under way on the same resource. Operations of methods that allow it
+    /// take no part.
+    pub parallel_starts: Option<ParallelStarts>,
     /// Longest time from an accepted cancel to the end of the work.
     pub cancel_timeout: Option<Span>,
     /// Longest time for cleaning up after a lost or cancelled attempt; unset: there is no cleanup.
@@ -236,6 +251,7 @@ impl MethodSettings {
             cancel_when_done: first(&self.cancel_when_done, &defaults.cancel_when_done),
             delete_when_running: first(&self.delete_when_running, &defaults.delete_when_running),
             success_after_cancel: first(&self.success_after_cancel, &defaults.success_after_cancel),
+            parallel_starts: first(&self.parallel_starts, &defaults.parallel_starts),
             cancel_timeout: first(&self.cancel_timeout, &defaults.cancel_timeout),
             cleanup_budget: first(&self.cleanup_budget, &defaults.cleanup_budget),
             deadline: first(&self.deadline, &defaults.deadline),
@@ -266,6 +282,11 @@ impl MethodSettings {
             cancel_timeout: self.cancel_timeout.map_or(base.cancel_timeout, |span| span.0),
             cleanup_budget: self.cleanup_budget.map(|span| span.0),
             retention: self.retention.map_or(base.retention, |span| span.0),
+            parallel: match self.parallel_starts {
+                None | Some(ParallelStarts::Allow) => Parallel::Allow,
+                Some(ParallelStarts::Refuse) => Parallel::Refuse,
+                Some(ParallelStarts::Supersede) => Parallel::Supersede,
+            },
             retry: Retry {
                 attempts_max: retry.attempts.unwrap_or(base_retry.attempts_max).max(1),
                 backoff_first: retry.first_wait.map_or(base_retry.backoff_first, |span| span.0),
@@ -455,7 +476,7 @@ mod tests {
         let text = "
 defaults: {retention: 2d, cancel_timeout: 5s, start_by: 10m, retry: {attempts: 3}}
 methods:
-  a.B.C: {retention: 3h, cancellable: false, cancel_when_done: refuse}
+  a.B.C: {retention: 3h, cancellable: false, cancel_when_done: refuse, parallel_starts: supersede}
 ";
         let settings = Settings::parse(text, "settings.yaml").unwrap();
         let completed = settings.methods["a.B.C"].over(&settings.defaults);
@@ -463,6 +484,7 @@ methods:
         let policy = completed.policy();
         assert!(!policy.cancellable);
         assert!(policy.strict_cancel_when_done);
+        assert_eq!(policy.parallel, Parallel::Supersede);
         assert_eq!(policy.retention, Duration::from_secs(3 * 3600));
         assert_eq!(policy.cancel_timeout, Duration::from_secs(5));
         assert_eq!(policy.retry.attempts_max, 3);

@@ -140,7 +140,7 @@ def test_it_comes_once_however_often_clients_ask(client, events, work):
     assert events.none_waits()
 
 
-def test_it_reaches_only_the_operation_it_is_for(client, events, work):
+def test_peers_13_it_reaches_only_the_operation_it_is_for(client, events, work):
     @longhaul.worker(IMPORT, request=Request)
     async def handler(ctx, request):
         events.say(("started", request.source))

@@ -32,7 +32,7 @@ def waiting(events, ending):
 
 
 @pytest.mark.parametrize("ending", [asyncio.CancelledError, lambda: longhaul.Stopped(Effects.NONE)])
-def test_work_is_given_back_with_its_checkpoint(client, events, work, ending):
+def test_peers_12_a_shutdown_gives_work_back_with_its_checkpoint(client, events, work, ending):
     first = work(waiting(events, ending))
     name = client.start()
     assert events.next() == "started"
@@ -112,7 +112,7 @@ def test_a_cancel_during_the_drain_goes_before_the_shutdown(client, events, work
     assert client.done(name)["error"]["code"] == 1
 
 
-def test_code_that_never_looks_is_reported_as_still_running(client, events, work):
+def test_peers_17_code_that_never_looks_is_reported_as_still_running(client, events, work):
     go_on = threading.Event()
 
     @longhaul.worker(IMPORT)

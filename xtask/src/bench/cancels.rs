@@ -112,7 +112,7 @@ pub(super) async fn running(address: SocketAddr, count: usize, pace: Pace) -> Re
         while let Some(ended) = waiters.join_next().await {
             ended??;
         }
-        Result::Ok(())
+        Result::<()>::Ok(())
     };
     timeout(STUCK, ended).await.map_err(|_| "waits hang")??;
     timeout(STUCK, handler).await.map_err(|_| "a cancel did not reach the handler")???;

@@ -12,14 +12,20 @@ use std::fmt;
 
 pub(crate) use event::{decode_events, encode_events};
 pub(crate) use parts::empty;
-pub(crate) use record::{Columns, decode_claim, decode_link, decode_operation, encode_operation};
+pub(crate) use record::{
+    Columns, decode_claim, decode_link, decode_operation, decode_target, encode_operation,
+};
 
-/// The version byte that this program writes; it reads all up to [`CHILD_VERSION`].
+/// The version byte that this program writes; it reads all up to [`ALONE_VERSION`].
 pub(crate) const CODEC_VERSION: u8 = 1;
 
 /// The version byte of an operation that has a parent: otherwise the same, but found without a look
 /// inside, and refused by programs that would not keep the rules of children.
 pub(crate) const CHILD_VERSION: u8 = 2;
+
+/// The version byte of an operation that lets none act beside it on its resource, with or without a parent: for the
+/// same reasons.
+pub(crate) const ALONE_VERSION: u8 = 3;
 
 /// Bytes that are not a record of a known version.
 #[derive(Debug)]
@@ -41,7 +47,7 @@ impl std::error::Error for Unreadable {}
 
 fn body(bytes: &[u8]) -> Result<&[u8], Unreadable> {
     match bytes.split_first() {
-        Some((&(CODEC_VERSION | CHILD_VERSION), body)) => Ok(body),
+        Some((&(CODEC_VERSION | CHILD_VERSION | ALONE_VERSION), body)) => Ok(body),
         Some((version, _)) => Err(Unreadable(format!("record version {version} is not known"))),
         None => Err(Unreadable("the record is empty".into())),
     }

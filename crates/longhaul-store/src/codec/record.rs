@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul_core::{
-    Cancel, Operation, OperationName, Payload, Policy, Progress, RequestId, Retry, State, Timestamp,
+    Cancel, Operation, OperationName, Parallel, Payload, Policy, Progress, RequestId, Retry, State,
+    Timestamp,
 };
 use minicbor::bytes::ByteSlice;
 use minicbor::{Decode, Encode};
@@ -13,7 +14,7 @@ use super::parts::{
     LeasePart, OutcomePart, PayloadPart, cause, cause_number, effects, effects_number, micros,
     moment, name, shared, span_micros, text,
 };
-use super::{CHILD_VERSION, CODEC_VERSION, Unreadable, body, encode_as};
+use super::{ALONE_VERSION, CHILD_VERSION, CODEC_VERSION, Unreadable, body, encode_as};
 
 /// The number of [`State::Done`].
 const DONE: u8 = 4;
@@ -139,7 +140,8 @@ struct ProgressPart<'b> {
 
 #[derive(Encode, Decode)]
 struct PolicyPart {
-    /// One bit each, from the lowest: cancellable, strict cancel, strict delete, discard success.
+    /// One bit each, from the lowest: cancellable, strict cancel, strict delete, discard success, alone on its
+    /// resource, superseding.
     #[n(0)]
     switches: u8,
     #[n(1)]
@@ -158,9 +160,10 @@ struct PolicyPart {
 
 /// The record of an operation.
 pub(crate) fn encode_operation(operation: &Operation) -> Vec<u8> {
-    let version = match operation.parent_operation {
-        Some(_) => CHILD_VERSION,
-        None => CODEC_VERSION,
+    let version = match (&operation.policy.parallel, &operation.parent_operation) {
+        (Parallel::Refuse | Parallel::Supersede, _) => ALONE_VERSION,
+        (Parallel::Allow, Some(_)) => CHILD_VERSION,
+        (Parallel::Allow, None) => CODEC_VERSION,
     };
     encode_as(
         version,
@@ -239,13 +242,22 @@ pub(crate) fn decode_operation(bytes: &[u8], columns: Columns) -> Result<Operati
 
 /// The parent of the operation of a record, if it has one, and whether it would follow it.
 pub(crate) fn decode_link(bytes: &[u8]) -> Result<Option<(OperationName, bool)>, Unreadable> {
-    if bytes.first() != Some(&CHILD_VERSION) {
+    if !matches!(bytes.first(), Some(&(CHILD_VERSION | ALONE_VERSION))) {
         return Ok(None);
     }
     let record: Record<'_> = minicbor::decode(body(bytes)?).map_err(Unreadable::new)?;
     let open = record.cancel.is_none() && record.state.kind != DONE;
     let would_follow = open && Policy::from(record.policy).cancellable;
     Ok(name(record.parent_operation)?.map(|parent| (parent, would_follow)))
+}
+
+/// The resource that the operation of a record has for itself, as [`Operation::claim_on`] says.
+pub(crate) fn decode_target(bytes: &[u8]) -> Result<Option<&str>, Unreadable> {
+    if bytes.first() != Some(&ALONE_VERSION) {
+        return Ok(None);
+    }
+    let record: Record<'_> = minicbor::decode(body(bytes)?).map_err(Unreadable::new)?;
+    Ok(record.target.filter(|_| record.state.kind != DONE))
 }
 
 /// The part of a record that says who holds the operation.
@@ -389,7 +401,9 @@ impl From<&Policy> for PolicyPart {
             switches: u8::from(policy.cancellable)
                 | u8::from(policy.strict_cancel_when_done) << 1
                 | u8::from(policy.strict_delete_when_running) << 2
-                | u8::from(policy.discard_success_after_cancel) << 3,
+                | u8::from(policy.discard_success_after_cancel) << 3
+                | u8::from(policy.parallel != Parallel::Allow) << 4
+                | u8::from(policy.parallel == Parallel::Supersede) << 5,
             cancel_timeout: span_micros(policy.cancel_timeout),
             cleanup_budget: policy.cleanup_budget.map(span_micros),
             retention: span_micros(policy.retention),
@@ -410,6 +424,11 @@ impl From<PolicyPart> for Policy {
             cancel_timeout: Duration::from_micros(part.cancel_timeout),
             cleanup_budget: part.cleanup_budget.map(Duration::from_micros),
             retention: Duration::from_micros(part.retention),
+            parallel: match (part.switches & 16 != 0, part.switches & 32 != 0) {
+                (false, _) => Parallel::Allow,
+                (true, false) => Parallel::Refuse,
+                (true, true) => Parallel::Supersede,
+            },
             retry: Retry {
                 attempts_max: part.attempts_max,
                 backoff_first: Duration::from_micros(part.backoff_first),

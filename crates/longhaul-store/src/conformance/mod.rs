@@ -7,6 +7,7 @@ pub(crate) mod due;
 pub(crate) mod families;
 pub(crate) mod lists;
 pub(crate) mod races;
+pub(crate) mod rivals;
 pub(crate) mod world;
 
 use std::sync::Arc;
@@ -82,6 +83,10 @@ macro_rules! conformance {
                 the_listener_hears_each_operation_in_order
                 a_read_sees_every_answered_write
                 an_abandoned_write_is_still_made;
+            rivals:
+                a_start_is_refused_while_another_is_under_way_on_its_resource
+                a_newer_start_supersedes_what_is_under_way_on_its_resource
+                parallel_starts_on_one_resource_leave_one;
         }
     };
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use longhaul_core::{Applied, Error, OperationName, Refusal};
+use longhaul_core::{Applied, Error, Operation, OperationName, Refusal, meet};
 use rusqlite::{Connection, Statement};
 
 use super::failpoint::Failpoint;
@@ -88,6 +88,8 @@ pub(super) struct Batch<'w> {
     /// Parents of the children started here.
     parents: Set<OperationName>,
     undo: Vec<(Slot, Option<Scheduled>)>,
+    /// What the command just decided led to elsewhere; taken away by whoever tells of it.
+    pub besides: Vec<Applied>,
     first_id: i64,
     /// Bytes of records written so far.
     pub bytes: usize,
@@ -104,6 +106,7 @@ impl<'w> Batch<'w> {
             started: Map::default(),
             parents: Set::default(),
             undo: Vec::new(),
+            besides: Vec::new(),
             first_id,
             bytes: 0,
             begun: false,
@@ -146,8 +149,32 @@ impl<'w> Batch<'w> {
             decision::admit(parent, &applied).map_err(Miss::Refused)?;
         }
         let applied = self.settled(before.as_ref().map(|(_, kept)| kept), applied)?;
+        if before.is_none() {
+            self.make_way(tables, &applied.operation)?;
+        }
         self.write(tables, before, &applied)?;
         Ok(applied)
+    }
+
+    /// Changes what acts on the resource of a new operation, as the rules say.
+    fn make_way(&mut self, tables: &mut Tables<'_>, new: &Operation) -> Result<(), Miss> {
+        let Some((api, target)) = new.claim_on() else { return Ok(()) };
+        check_size(new).map_err(Miss::Command)?;
+        let slots = {
+            let plan = self.work.plan.lock();
+            plan.alone(plan.alone_hash(api, target))
+        };
+        let mut met = Vec::new();
+        for slot in slots {
+            let Some(kept) = self.at(tables, slot)? else { continue };
+            let changed = meet(&kept.operation, new, new.create_time).map_err(Miss::Refused)?;
+            met.extend(changed.map(|changed| (slot, kept, changed)));
+        }
+        for (slot, kept, changed) in met {
+            self.change(tables, slot, &kept, &changed)?;
+            self.besides.push(changed);
+        }
+        Ok(())
     }
 
     /// The decision, but for a row that cannot be forgotten yet.

@@ -173,6 +173,9 @@ pub(super) fn scan(
         let slot = view.push(&viewed(&row), row.state, row.hidden, row.history_rows);
         let [api, method, queue, parent] = view.texts(slot);
         let key = row.request_id.map_or(0, |value| plan.key_hash(api, parent, value));
+        let damaged = |what: String| damaged_row(file, "operation", id, what);
+        let target =
+            codec::decode_target(row.record).map_err(|error| damaged(error.to_string()))?;
         let scheduled = ScheduledRow {
             api,
             method,
@@ -181,8 +184,8 @@ pub(super) fn scan(
             claimable_us: row.claimable_us,
             due_us: row.due_us,
             key,
+            alone: target.map_or(0, |target| plan.alone_hash(api, target)),
         };
-        let damaged = |what: String| damaged_row(file, "operation", id, what);
         let link = codec::decode_link(row.record).map_err(|error| damaged(error.to_string()))?;
         if let Some((parent, would_follow)) = link {
             let name = OperationName::parse(row.name).map_err(|error| damaged(error.message))?;

@@ -33,6 +33,8 @@ pub(super) struct Scheduled {
     due: i64,
     /// Hash of the idempotency key that is filed under this operation; 0 when there is none.
     key: u64,
+    /// Hash of the resource that the operation has for itself; 0 when there is none.
+    alone: u64,
 }
 
 /// Operations that the same claims can take.
@@ -52,6 +54,8 @@ pub(super) struct Plan {
     group_of: HashTable<u32>,
     timers: BTreeSet<(i64, Slot)>,
     keys: HashTable<Slot>,
+    /// By hash of the resource that an operation has for itself.
+    alone: BTreeSet<(u64, Slot)>,
     hasher: RandomState,
 }
 
@@ -59,6 +63,16 @@ impl Plan {
     /// The hash of an idempotency key; never 0.
     pub fn key_hash(&self, api: &str, parent: &str, value: &str) -> u64 {
         self.hasher.hash_one((api, parent, value)).max(1)
+    }
+
+    /// The hash of a resource that an operation has for itself; never 0.
+    pub fn alone_hash(&self, api: &str, target: &str) -> u64 {
+        self.hasher.hash_one((api, target)).max(1)
+    }
+
+    /// The slots of operations that have some resource with this hash for themselves.
+    pub fn alone(&self, hash: u64) -> Vec<Slot> {
+        self.alone.range((hash, 0)..=(hash, Slot::MAX)).map(|(_, slot)| *slot).collect()
     }
 
     /// What the plan holds for an operation; `key` is the hash of its key while it is the one filed.
@@ -70,6 +84,7 @@ impl Plan {
             claimable: operation.claimable_from().map_or(NEVER, Timestamp::as_micros),
             due: operation.due_at().map_or(NEVER, Timestamp::as_micros),
             key,
+            alone: operation.claim_on().map_or(0, |(api, target)| self.alone_hash(api, target)),
         }
     }
 
@@ -127,6 +142,9 @@ impl Plan {
         {
             filed.remove();
         }
+        if old.alone != 0 {
+            self.alone.remove(&(old.alone, slot));
+        }
     }
 
     fn link(&mut self, slot: Slot, new: Scheduled, before: Option<Scheduled>) {
@@ -141,6 +159,9 @@ impl Plan {
         if new.key != 0 && before.is_none_or(|old| old.key != new.key) {
             let slots = &self.slots;
             self.keys.insert_unique(new.key, slot, |&slot| key_of(slots, slot));
+        }
+        if new.alone != 0 {
+            self.alone.insert((new.alone, slot));
         }
     }
 
@@ -246,12 +267,18 @@ pub(super) struct ScheduledRow<'a> {
     pub claimable_us: Option<i64>,
     pub due_us: Option<i64>,
     pub key: u64,
+    pub alone: u64,
 }
 
 impl PlanBuilder {
     /// As [`Plan::key_hash`].
     pub fn key_hash(&self, api: &str, parent: &str, value: &str) -> u64 {
         self.plan.key_hash(api, parent, value)
+    }
+
+    /// As [`Plan::alone_hash`].
+    pub fn alone_hash(&self, api: &str, target: &str) -> u64 {
+        self.plan.alone_hash(api, target)
     }
 
     /// Adds the row of the next slot. A later row takes over the key of an earlier one; `same` says
@@ -273,7 +300,11 @@ impl PlanBuilder {
                 self.plan.unfile(older);
             }
         }
-        let scheduled = Scheduled { group, create: row.create_us, claimable, due, key: row.key };
+        let (create, key, alone) = (row.create_us, row.key, row.alone);
+        let scheduled = Scheduled { group, create, claimable, due, key, alone };
+        if alone != 0 {
+            self.plan.alone.insert((alone, slot));
+        }
         self.plan.slots.push(Some(scheduled));
         if row.key != 0 {
             let slots = &self.plan.slots;

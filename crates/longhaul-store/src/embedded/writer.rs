@@ -70,6 +70,8 @@ impl Slots {
 enum Answer {
     One(oneshot::Sender<Result<Applied, Failure>>, Result<Applied, Failure>),
     Due(Part),
+    /// What a command led to elsewhere; the command's own answer follows.
+    Besides(Vec<Applied>),
     Probe(oneshot::Sender<Result<(), Error>>),
 }
 
@@ -87,6 +89,7 @@ impl Answer {
         match self {
             Self::One(_, Ok(applied)) => std::slice::from_ref(applied),
             Self::Due(part) => &part.applied,
+            Self::Besides(all) => all,
             Self::One(_, Err(_)) | Self::Probe(_) => &[],
         }
     }
@@ -97,6 +100,7 @@ impl Answer {
         match self {
             Self::One(to, result) => drop(to.send(result)),
             Self::Probe(to) => drop(to.send(Ok(()))),
+            Self::Besides(_) => {}
             Self::Due(Part { mut sweep, applied, end, to }) => {
                 sweep.done.extend(applied);
                 match end {
@@ -114,6 +118,7 @@ impl Answer {
             Self::One(to, _) => drop(to.send(Err(Failure::Store(error)))),
             Self::Due(part) => drop(part.to.send(part.sweep.end(Some(error)))),
             Self::Probe(to) => drop(to.send(Err(error))),
+            Self::Besides(_) => {}
         }
     }
 }
@@ -238,6 +243,10 @@ fn decide(
             Err(Miss::Refused(_) | Miss::Command(_)) => (Answer::Probe(to), None),
         },
     };
+    let besides = std::mem::take(&mut batch.besides);
+    if !besides.is_empty() {
+        answers.push(Answer::Besides(besides));
+    }
     answers.push(answer);
     broken.map_or(Ok(()), Err)
 }

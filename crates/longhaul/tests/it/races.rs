@@ -45,6 +45,53 @@ async fn race_cancel_of_an_unknown_expired_or_deleted_operation_is_not_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn race_parallel_starts_on_one_resource_are_aborted_where_the_method_says_so() {
+    everywhere_with(acme::load, async |place| {
+        let worker = place.worker();
+        let first = acme::try_start(&place, "archive", "a").await.unwrap();
+        let busy = acme::try_start(&place, "archive", "a").await.unwrap_err();
+        busy.is("ABORTED", "TARGET_BUSY").says(&["under way", "repeat"]);
+        acme::try_start(&place, "archive", "b").await.unwrap();
+        acme::try_start(&place, "transcode", "a").await.expect("that one lets others beside it");
+        let held = worker.claim(&first).await;
+        acme::try_start(&place, "archive", "a").await.unwrap_err().is("ABORTED", "TARGET_BUSY");
+        // Of another method, so that one is not superseded either.
+        acme::try_start(&place, "grade", "a").await.unwrap_err().is("ABORTED", "TARGET_BUSY");
+        worker.report(held.item(acme::clip())).await.wants("STOP");
+        acme::try_start(&place, "archive", "a").await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn race_parallel_starts_on_one_resource_supersede_where_the_method_says_so() {
+    everywhere_with(acme::load, async |place| {
+        let (worker, operators) = (place.worker(), place.operators());
+        let queued = acme::try_start(&place, "grade", "a").await.unwrap();
+        let running = acme::try_start(&place, "grade", "a").await.unwrap();
+        let seen = acme::get(&place, &queued).await;
+        assert_eq!((seen.done, seen.code), (true, Some(10)), "{seen:?}");
+        let held = worker.claim(&running).await;
+        let hanging = {
+            let (worker, item) = (worker.clone(), held.item(Say::Alive));
+            tokio::spawn(async move { worker.report_waiting(item, 15 * SECOND).await })
+        };
+        let newest = acme::try_start(&place, "grade", "a").await.unwrap();
+        let verdict = soon("the report", hanging).await.unwrap();
+        assert_eq!(verdict.wants("CANCEL").because, "SUPERSEDED");
+        assert!(verdict.words.contains(&newest), "{verdict:?}");
+        worker.report(held.item(Say::Stopped(Effects::Undone))).await.wants("STOP");
+        let detail = operators.describe(&running).await;
+        assert_eq!(detail.error.as_ref().map(|error| error.code), Some(10), "code 1 is a client's");
+        assert_eq!(detail.effects(), Effects::Undone);
+        let held = worker.claim(&newest).await;
+        worker.report(held.item(acme::clip())).await.wants("STOP");
+        assert!(acme::get(&place, &newest).await.response.is_some());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn race_a_long_outage_gives_leases_their_time_back_and_nothing_is_run_again() {
     let short = |config: &mut longhaul_server::Config| config.workers.lease = 2 * SECOND;
     let server = Server::with(Kept::OnDisk, short).await;

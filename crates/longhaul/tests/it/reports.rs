@@ -177,6 +177,33 @@ async fn reports_on_what_is_not_there_say_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_report_under_the_name_of_another_apis_operation_changes_nothing() {
+    everywhere(async |place| {
+        let (deploy, dataproc) = (place.client(), place.client_of(&DATAPROC));
+        let (own, other) = (deploy.start("a").await.name, dataproc.start("a").await.name);
+        let own = place.worker().claim(&own).await;
+        let mut stranger = place.worker();
+        stranger.name = format!("stranger-in-{}", place.project);
+        let other = stranger.claim(&other).await;
+        assert_eq!(own.epoch, other.epoch, "the epoch alone does not tell them apart");
+        let before = dataproc.get(&other.operation).await;
+        let mistaken = |say| Item { operation: other.operation.clone(), ..own.item(say) };
+        let verdict = place.worker().report(mistaken(Say::Success(DEPLOY.response()))).await;
+        verdict.refused_as("TYPE_MISMATCH").says(&[DEPLOY.response_type, DATAPROC.response_type]);
+        let metadata = Some(Typed::empty(DEPLOY.metadata_type));
+        let verdict = place.worker().report(Item { metadata, ..mistaken(Say::Alive) }).await;
+        verdict.refused_as("TYPE_MISMATCH").says(&[DEPLOY.metadata_type, DATAPROC.metadata_type]);
+        assert_eq!(dataproc.get(&other.operation).await, before);
+        // Nor do clients of one API reach what is another's.
+        let failure = deploy.try_cancel(&other.operation).await.unwrap_err();
+        failure.is("NOT_FOUND", "OPERATION_NOT_FOUND").says(&[&other.operation]);
+        assert_eq!(dataproc.get(&other.operation).await, before);
+        place.worker().report(own.item(Say::Success(DEPLOY.response()))).await.wants("STOP");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_needs_a_code_that_exists() {
     over_both_wires(async |place| {
         let (name, held) = running(&place).await;

@@ -2,11 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use longhaul_core::{Command, Reason};
+use longhaul_core::{Command, Parallel, Reason, Refusal};
 
 use super::{Options, open, open_folder, refusal_to_open};
 use crate::conformance::basics::a_tombstone;
-use crate::conformance::world::{World, a_query, a_start, at, ids, name, request_id};
+use crate::conformance::world::{World, a_query, a_start, at, ids, name, refused, request_id};
 use crate::embedded::Durability;
 use crate::{ClaimFilter, Store};
 
@@ -177,4 +177,29 @@ async fn a_folder_that_cannot_be_made_is_named() {
 fn the_store_can_be_shared() {
     fn shared<T: Store + 'static>() {}
     shared::<crate::embedded::Embedded>();
+}
+
+#[tokio::test]
+async fn a_reopened_store_knows_who_has_a_resource_for_itself_and_what_a_claim_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open_folder(folder.path());
+    let alone = |id: &str| {
+        let mut start = a_start(id);
+        start.policy.parallel = Parallel::Refuse;
+        start
+    };
+    world.start_at(alone("a"), at(0)).await.unwrap();
+    world.run("a", at(1)).await;
+    let mut done = alone("done");
+    done.target = "elsewhere".into();
+    world.start_at(done.clone(), at(0)).await.unwrap();
+    world.finish("done", at(1)).await;
+    drop(world);
+    let world = open_folder(folder.path());
+    assert_eq!(refused(world.start_at(alone("b"), at(2)).await), Refusal::TargetBusy);
+    done.name = name("next");
+    world.start_at(done, at(2)).await.unwrap();
+    let claimed = world.store.claimed("w", "c").await.unwrap();
+    assert_eq!(claimed.iter().map(|it| it.name.id()).collect::<Vec<_>>(), ["a"]);
+    assert!(world.store.claimed("w", "").await.unwrap().is_empty());
 }

@@ -202,7 +202,7 @@ async fn a_command_may_complete_although_it_was_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_ignores_sigterm_is_killed_after_the_grace() {
+async fn peers_17_a_command_that_ignores_sigterm_is_killed_after_the_grace() {
     let rig = Rig::new().await;
     let script = r#"
         trap '' TERM
