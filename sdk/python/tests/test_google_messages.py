@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 
 import longhaul
 import pytest
@@ -53,26 +54,23 @@ def test_a_response_of_another_of_their_classes_is_refused(client, work):
     assert error["code"] == 13 and "google.cloud.deploy.v1.Target" in error["message"]
 
 
-def test_the_example_of_the_readme_works(server, client, tmp_path):
+def test_the_example_of_the_readme_works(server, client, events, tmp_path):
     code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
     assert len(code.strip().splitlines()) <= 25
     example = tmp_path / "example.py"
-    # It sleeps for real work's sake; one step is enough to see it run.
-    example.write_text(code.replace("http://127.0.0.1:7151", server.url).replace("sleep(1)", "sleep(60)"))
+    # It sleeps for real work's sake; one step is enough to see it run. A task that is cancelled before its first
+    # step never runs, so the test waits for that.
+    code = code.replace("http://127.0.0.1:7151", server.url).replace("sleep(1)", "sleep(60)")
+    example.write_text(code.replace("    try:\n", "    try:\n        print('at work')\n", 1))
     worker = subprocess.Popen([sys.executable, "-u", str(example)], stdout=subprocess.PIPE, text=True)
+    threading.Thread(target=lambda: [events.say(line) for line in worker.stdout], daemon=True).start()
     try:
         name = start(client, "demo")
-        running(client, name)
+        assert events.next() == "at work\n"
         client.call("POST", f"/longhaul/v1/{name}:cancel", {"reason": "wrong region"})
-        assert worker.stdout.readline() == "stopping: client cancel: wrong region\n"
+        assert events.next() == "stopping: client cancel: wrong region\n"
         assert done(client, name)["error"]["code"] == 1
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(30) == 0
     finally:
         worker.kill()
-
-
-def running(client, name):
-    from conftest import soon
-
-    soon("claim", lambda: client.call("GET", f"/longhaul/v1/{name}:describe")["state"] == "RUNNING")

@@ -180,8 +180,9 @@ async fn reports_on_what_is_not_there_say_so() {
 async fn a_report_under_the_name_of_another_apis_operation_changes_nothing() {
     everywhere(async |place| {
         let (deploy, dataproc) = (place.client(), place.client_of(&DATAPROC));
-        let (own, other) = (deploy.start("a").await.name, dataproc.start("a").await.name);
+        let own = deploy.start("a").await.name;
         let own = place.worker().claim(&own).await;
+        let other = dataproc.start("a").await.name;
         let mut stranger = place.worker();
         stranger.name = format!("stranger-in-{}", place.project);
         let other = stranger.claim(&other).await;
