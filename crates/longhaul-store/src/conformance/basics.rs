@@ -122,7 +122,11 @@ pub(crate) async fn every_field_survives(open: &Open) {
         start.start_by = Some(at(500));
         start.parent_operation = Some(name("parent"));
         start.traceparent = "00-1-2-03".into();
-        start.target = format!("targets/{index}").as_str().into();
+        let parallel = [Parallel::Allow, Parallel::Refuse, Parallel::Supersede][index % 3];
+        if parallel != Parallel::Allow {
+            // So that none is in another's way.
+            start.target = "".into();
+        }
         start.request_id = Some(request_id(&id, at(3600)));
         start.policy = Policy {
             cancellable: index % 2 == 0,
@@ -132,7 +136,7 @@ pub(crate) async fn every_field_survives(open: &Open) {
             cancel_timeout: Duration::from_millis(1_500),
             cleanup_budget: Some(Duration::from_secs(77)),
             retention: Duration::from_secs(86_400),
-            parallel: [Parallel::Allow, Parallel::Refuse, Parallel::Supersede][index % 3],
+            parallel,
             retry: Retry {
                 attempts_max: 9,
                 backoff_first: Duration::from_millis(10),

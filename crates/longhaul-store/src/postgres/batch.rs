@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use longhaul_core::{Applied, Error, Operation, OperationName, Refusal};
+use longhaul_core::{Applied, Error, Operation, OperationName, Reason, Refusal};
 
 use super::faults::again;
 use super::rows::{Chunk, Kept, next};
@@ -120,6 +120,12 @@ impl<'l> Batch<'l> {
         {
             let parent = self.now(parent).map(|parent| &*parent.operation);
             decision::admit(parent, &applied).map_err(Miss::Refused)?;
+        }
+        if before.is_none() && applied.operation.claim_on().is_some() {
+            // Two servers would have to agree on who is first; until they do, none is.
+            let what = "parallel_starts other than allow is not there with PostgreSQL yet; \
+                        keep operations in a folder, or remove it from the API's settings";
+            return Err(Miss::Command(Error::new(Reason::MethodUnimplemented, what)));
         }
         let applied = self.settled(before.as_ref(), applied)?;
         self.put(before.as_ref(), &applied)?;
