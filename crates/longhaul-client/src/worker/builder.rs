@@ -149,8 +149,22 @@ impl Builder {
 
     /// As [`Builder::build`], over another way to the server than the URL.
     pub fn build_on(mut self, link: impl Link) -> Result<Worker, Error> {
+        self.check()?;
+        self.options.methods = self.methods.run.keys().cloned().collect();
+        self.options.methods.sort();
+        Worker::new(self.options, link, self.methods)
+    }
+
+    /// Only what the worker does, such as for a test harness. Fails as [`Builder::build`] does when a method
+    /// is given twice.
+    pub fn into_handler(self) -> Result<impl Handler, Error> {
+        self.check()?;
+        Ok(self.methods)
+    }
+
+    fn check(&self) -> Result<(), Error> {
         let wrong = |message: String| Err(Error::InvalidArgument(message));
-        if let Some(method) = self.twice {
+        if let Some(method) = &self.twice {
             return wrong(format!("method {method:?} is given twice; give it once"));
         }
         if self.methods.run.is_empty() {
@@ -160,9 +174,7 @@ impl Builder {
         if let Some(method) = homeless {
             return wrong(format!("a cleanup of {method:?}, which has no handler; add one"));
         }
-        self.options.methods = self.methods.run.keys().cloned().collect();
-        self.options.methods.sort();
-        Worker::new(self.options, link, self.methods)
+        Ok(())
     }
 }
 

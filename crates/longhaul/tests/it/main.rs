@@ -40,6 +40,7 @@ mod probes;
 mod races;
 mod reports;
 mod rust_client;
+mod rust_examples;
 mod rust_worker;
 mod sessions;
 mod shares;
