@@ -161,6 +161,12 @@ impl Identity {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
+    /// Whether policies cannot tell the two apart.
+    #[must_use]
+    pub fn is_same_member(&self, other: &Self) -> bool {
+        self.principal == other.principal && self.groups == other.groups && self.sets == other.sets
+    }
+
     /// A number for everything that decisions depend on but scopes and time. Equal for equal callers within
     /// one process; means nothing outside.
     #[must_use]

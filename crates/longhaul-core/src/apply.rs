@@ -68,6 +68,7 @@ pub(crate) fn queued(start: Start, now: Timestamp) -> Operation {
         progress: None,
         checkpoint: None,
         external_ref: None,
+        holder: Arc::default(),
         traceparent: start.traceparent,
         parent_operation: start.parent_operation,
         deadline: start.deadline,
@@ -85,8 +86,10 @@ pub(crate) fn queued(start: Start, now: Timestamp) -> Operation {
 /// The whole of an operation's life after its start: the next value, or why there is none.
 pub fn apply(operation: &Operation, command: Command, now: Timestamp) -> Result<Applied, Refusal> {
     match command {
-        Command::Claim { worker, claim_id, lease } => {
-            claim(operation, worker, claim_id, lease, now)
+        Command::Claim { worker, claim_id, holder, lease } => {
+            let mut claimed = claim(operation, worker, claim_id, lease, now)?;
+            claimed.operation.holder = holder;
+            Ok(claimed)
         }
         Command::Renew { epoch, lease, changes } => renew(operation, epoch, lease, changes, now),
         Command::PassGate { epoch, lease, changes } => {

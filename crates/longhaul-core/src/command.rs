@@ -42,6 +42,8 @@ pub enum Command {
         worker: Arc<str>,
         /// What the worker calls this claim; empty for none.
         claim_id: Arc<str>,
+        /// Whose credential the claim came with; empty where nobody was asked.
+        holder: Arc<str>,
         /// How long the worker may be silent.
         lease: Duration,
     },

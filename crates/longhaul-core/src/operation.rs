@@ -281,6 +281,9 @@ pub struct Operation {
     pub checkpoint: Option<Arc<[u8]>>,
     /// Work outside that this operation started, noted before it was started.
     pub external_ref: Option<Arc<str>>,
+    /// Whose credential the claim of this epoch came with, so that nobody else reports on it; empty where
+    /// nobody was asked, and before the first claim.
+    pub holder: Arc<str>,
     /// W3C trace context of the start; may be empty.
     pub traceparent: Arc<str>,
     /// The operation that this one is part of: its cancel is this one's too.

@@ -290,9 +290,12 @@ fn invent_command(random: &mut Random, weights: &[u64], operation: &Operation) -
     let changes = invent_changes(random);
     let jitter = random.draw() as u8;
     match kind {
-        Some(0) => {
-            Command::Claim { worker: random.pick(&["w1", "w2"]).into(), claim_id: "".into(), lease }
-        }
+        Some(0) => Command::Claim {
+            worker: random.pick(&["w1", "w2"]).into(),
+            claim_id: "".into(),
+            holder: "".into(),
+            lease,
+        },
         Some(1) => Command::Renew { epoch, lease, changes },
         Some(2) => Command::PassGate { epoch, lease, changes },
         Some(3) => Command::Finish { epoch, finish: invent_finish(random), changes, jitter },
@@ -624,6 +627,7 @@ fn facts_stay(before: &Operation, after: &Operation) -> Verdict {
         progress: after.progress.clone(),
         checkpoint: after.checkpoint.clone(),
         external_ref: after.external_ref.clone(),
+        holder: after.holder.clone(),
         parent_operation: before.parent_operation.clone().and(after.parent_operation.clone()),
         start_time: before.start_time.or(after.start_time),
         update_time: after.update_time,

@@ -613,7 +613,12 @@ fn peers_10_cancel_while_backing_off_is_done_at_once() {
 #[test]
 fn peers_11_a_dead_worker_does_not_hold_up_a_cancel_and_any_worker_cleans_up() {
     let cleaning = cleaning_up();
-    let other = Command::Claim { worker: "worker-2".into(), claim_id: "".into(), lease: LEASE };
+    let other = Command::Claim {
+        worker: "worker-2".into(),
+        claim_id: "".into(),
+        holder: "".into(),
+        lease: LEASE,
+    };
     let cleaned = cleaning.does(other).finished(succeeded());
     cleaned.is("DONE 1 CANCELLED").leaves(Effects::Undone);
 
@@ -788,7 +793,12 @@ fn a_moment_at_the_end_of_time_does_not_panic() {
         },
         ..policy()
     };
-    let claim = || Command::Claim { worker: "w".into(), claim_id: "".into(), lease: Duration::MAX };
+    let claim = || Command::Claim {
+        worker: "w".into(),
+        claim_id: "".into(),
+        holder: "".into(),
+        lease: Duration::MAX,
+    };
     let story = Story::new(forever).does(claim());
     assert_eq!(story.operation.due_at(), Some(Timestamp::MAX));
     let waiting = story.clone().finished(failed_retryable(Code::Unavailable)).is("QUEUED");

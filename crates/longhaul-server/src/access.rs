@@ -4,11 +4,16 @@
 //! syntax, existence and state) and the seam for those who record and count calls, [`Oversight`]. The rules
 //! are `longhaul-auth`'s.
 
+mod certificates;
 mod class;
 mod made;
+mod rules;
+mod setup;
+mod sources;
 mod wanted;
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -16,38 +21,51 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, header};
+use longhaul_auth::policy::Decider;
 use longhaul_auth::refusal::{self, Asked};
+use longhaul_auth::token::{Fault, Verifier};
 use longhaul_auth::{Identity, Mode};
 use longhaul_core::{Error, Timestamp};
+use longhaul_store::Store;
 use longhaul_wire::api::{Api, Method, MethodKind};
+use longhaul_wire::apis::Apis;
 use longhaul_wire::settings::OperationsVerb;
 
 use crate::Server;
+use crate::access::certificates::Certificates;
 pub use crate::access::class::Class;
 pub use crate::access::made::{CancelCame, Facts, Made};
+use crate::access::setup::Needs;
+pub(crate) use crate::access::sources::Sources;
 pub use crate::access::wanted::Wanted;
 use crate::call::Caller;
-use crate::tls::Peer;
-
-/// Who a connection's client certificate belongs to. The listener puts it into the extensions of each request
-/// of such a connection.
-#[derive(Clone, Debug)]
-pub struct CertificateIdentity(pub Arc<Identity>);
+use crate::clock::Clock;
+use crate::tls::{ClientCertificate, Peer};
 
 /// What a server checks callers with.
-pub(crate) struct Access {
+pub struct Access {
     mode: Mode,
+    owners_cancel: bool,
     anonymous: Arc<Identity>,
+    verifier: Arc<Verifier>,
+    decider: Arc<Decider>,
+    sources: Arc<Sources>,
+    certificates: Certificates,
+    needs: HashMap<Arc<str>, Needs>,
+    apis: Arc<Apis>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
     oversight: Arc<[Arc<dyn Oversight>]>,
     calls: AtomicU64,
 }
 
-impl Access {
-    pub(crate) fn new(mode: Mode, oversight: Vec<Arc<dyn Oversight>>) -> Self {
-        let anonymous = Arc::new(Identity::anonymous());
-        Self { mode, anonymous, oversight: oversight.into(), calls: AtomicU64::new(1) }
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("mode", &self.mode).finish_non_exhaustive()
     }
+}
 
+impl Access {
     /// Whether anybody wants to know what a call is about.
     pub(crate) fn asks(&self) -> bool {
         self.mode != Mode::Off || self.is_overseen()
@@ -56,6 +74,26 @@ impl Access {
     /// Whether anybody records or counts calls.
     pub(crate) fn is_overseen(&self) -> bool {
         !self.oversight.is_empty()
+    }
+
+    /// Whether callers are asked at all.
+    pub(crate) fn is_off(&self) -> bool {
+        self.mode == Mode::Off
+    }
+
+    /// The permissions that every operation of an API needs for a verb.
+    fn all(&self, api: &Api, verb: OperationsVerb) -> &[String] {
+        self.needs.get(api.name()).map_or(&[], |needs| &needs.all[verb as usize])
+    }
+
+    /// Those that some of them need beside.
+    fn further(&self, api: &Api, verb: OperationsVerb) -> &[String] {
+        self.needs.get(api.name()).map_or(&[], |needs| &needs.further[verb as usize])
+    }
+
+    /// Where keys and policies come from.
+    pub(crate) fn sources(&self) -> &Arc<Sources> {
+        &self.sources
     }
 }
 
@@ -66,17 +104,18 @@ pub(crate) struct Credentials<'a> {
     pub authorization: Option<&'a [u8]>,
     /// `access_token` or `oauth_token` of an HTTP call's query.
     pub query_token: Option<&'a str>,
-    /// Who the connection's client certificate belongs to.
-    pub certificate: Option<&'a Arc<Identity>>,
+    /// The connection's client certificate.
+    pub certificate: Option<&'a ClientCertificate>,
 }
 
 impl<'a> Credentials<'a> {
     /// Those of a request, the query apart.
     pub(crate) fn of(headers: &'a HeaderMap, extensions: &'a http::Extensions) -> Self {
+        let peer = extensions.get::<Arc<Peer>>();
         Self {
             authorization: headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes),
             query_token: None,
-            certificate: extensions.get::<CertificateIdentity>().map(|found| &found.0),
+            certificate: peer.and_then(|peer| peer.certificate.as_deref()),
         }
     }
 }
@@ -222,30 +261,14 @@ impl Server {
     /// Who calls. Fails with one of the reasons of code `UNAUTHENTICATED`.
     ///
     /// `api` and `method` are those meant, as far as is known; errors name them.
-    pub(crate) fn identify(
+    pub(crate) async fn identify(
         &self,
         api: Option<&Api>,
         method: &Method,
         credentials: Credentials<'_>,
     ) -> Result<Arc<Identity>, Error> {
-        let access = &self.access;
-        if access.mode == Mode::Off {
-            return Ok(access.anonymous.clone());
-        }
         let service = api.map_or(crate::call::DOMAIN, |api| api.name());
-        let asked = Asked { service, method: &method.full_name };
-        if let Some(certificate) =
-            credentials.certificate.filter(|_| access.mode.needs_certificates())
-        {
-            return Ok(certificate.clone());
-        }
-        if credentials.authorization.is_some() || credentials.query_token.is_some() {
-            return Err(refusal::credentials_invalid(
-                asked,
-                "no key to check tokens with is configured",
-            ));
-        }
-        Err(refusal::credentials_missing(asked))
+        self.access.identify(Asked { service, method: &method.full_name }, credentials).await
     }
 
     /// Whether the caller may do what is wanted. Fails with `ACCESS_TOKEN_SCOPE_INSUFFICIENT` or
@@ -255,22 +278,23 @@ impl Server {
         wanted: Wanted,
         caller: &Caller,
     ) -> Result<Granted, Error> {
-        let service =
-            wanted.api.as_ref().map_or(crate::call::DOMAIN.into(), |api| api.name().clone());
-        let refused = match self.access.mode {
-            Mode::Off => None,
-            Mode::Local | Mode::Jwt | Mode::Mtls | Mode::JwtAndMtls => Some(
-                refusal::permission_denied(&service, &wanted.method.full_name, &wanted.resource),
-            ),
+        let access = &self.access;
+        let (permissions, refused) = match access.mode {
+            Mode::Off => (Vec::new(), None),
+            Mode::Local | Mode::Jwt | Mode::Mtls | Mode::JwtAndMtls => {
+                let judged = access.judge(&wanted, caller).await?;
+                (judged.checked, judged.refused)
+            }
         };
+        let service = wanted.api.as_ref();
         let class = Class::of(&wanted.method);
         let kept = class.changes() && self.access.is_overseen();
         let decision = Arc::new(Decision {
             identity: caller.identity.clone(),
-            service,
+            service: service.map_or(crate::call::DOMAIN.into(), |api| api.name().clone()),
             method: wanted.method,
             resource: wanted.resource,
-            permissions: Vec::new(),
+            permissions,
             granted: refused.is_none(),
             at: self.clock.now(),
             class,
@@ -279,7 +303,7 @@ impl Server {
             made: if kept { Made::wanted() } else { Made::default() },
         });
         let mut passes = Vec::new();
-        for one in self.access.oversight.iter() {
+        for one in access.oversight.iter() {
             let heard = one.decided(&decision);
             if decision.granted {
                 passes.extend(heard?);
@@ -287,9 +311,69 @@ impl Server {
         }
         match refused {
             Some(error) => Err(error),
-            None => {
-                Ok(Granted { decision, oversight: self.access.oversight.clone(), _passes: passes })
-            }
+            None => Ok(Granted { decision, oversight: access.oversight.clone(), _passes: passes }),
         }
     }
+}
+
+impl Access {
+    /// Who calls. A token goes before a certificate: whoever shows both speaks for the token's holder.
+    pub(crate) async fn identify(
+        &self,
+        asked: Asked<'_>,
+        credentials: Credentials<'_>,
+    ) -> Result<Arc<Identity>, Error> {
+        if self.mode == Mode::Off {
+            return Ok(self.anonymous.clone());
+        }
+        let certificate = match credentials.certificate {
+            Some(certificate) if self.mode.needs_certificates() => {
+                Some(self.certificates.identity(certificate))
+            }
+            Some(_) | None => None,
+        };
+        if self.mode.needs_certificates() && certificate.is_none() {
+            return Err(refusal::credentials_missing(asked));
+        }
+        let token = match (credentials.authorization, credentials.query_token) {
+            (Some(header), _) if self.mode.takes_tokens() => {
+                Some(bearer(header).ok_or_else(|| {
+                    refusal::credentials_invalid(asked, "the header is not Bearer and a token")
+                })?)
+            }
+            (None, Some(token)) if self.mode.takes_tokens() => Some(token),
+            (_, _) => None,
+        };
+        let identity = match token {
+            Some(token) => self.verified(token, asked).await?,
+            None => certificate.ok_or_else(|| refusal::credentials_missing(asked))?,
+        };
+        if identity.expired(self.clock.now()) {
+            return Err(refusal::credentials_expired(asked));
+        }
+        Ok(identity)
+    }
+
+    async fn verified(&self, token: &str, asked: Asked<'_>) -> Result<Arc<Identity>, Error> {
+        let mut found = self.verifier.verify(token, self.clock.now());
+        if let Err(Fault::UnknownKey(place)) = found
+            && self.sources.refetch(place).await
+        {
+            found = self.verifier.verify(token, self.clock.now());
+        }
+        found.map_err(|fault| match fault {
+            Fault::Invalid(why) => refusal::credentials_invalid(asked, why),
+            Fault::Expired => refusal::credentials_expired(asked),
+            Fault::UnknownKey(_) => {
+                refusal::credentials_invalid(asked, "the token's issuer has no such key")
+            }
+        })
+    }
+}
+
+/// The token of an `Authorization` header. Source: RFC 6750, 2.1; the scheme's case does not count.
+fn bearer(header: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(header).ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }

@@ -260,8 +260,12 @@ impl BulkCancels {
         }
         let now = self.clock.now();
         let decide = Arc::new(move |operation: Option<&Operation>| {
-            let command =
-                Command::Claim { worker: WORKER.into(), claim_id: "".into(), lease: LEASE };
+            let command = Command::Claim {
+                worker: WORKER.into(),
+                claim_id: "".into(),
+                holder: "".into(),
+                lease: LEASE,
+            };
             apply(operation.ok_or(Refusal::NotFound)?, command, now)
         });
         let due = Due::Claim { filter: filter.clone(), now, bytes_max: usize::MAX };

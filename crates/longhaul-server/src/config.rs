@@ -17,10 +17,10 @@ use longhaul_wire::bundled;
 use serde::{Deserialize, Deserializer};
 
 use crate::audit::AuditConfig;
-pub use crate::config::auth::Auth;
+pub use crate::config::auth::{Auth, CancelRule, IssuerConfig};
 use crate::shares::SharesConfig;
 pub use crate::store::{Durability, PostgresConfig, StoreConfig};
-use crate::tls::TlsConfig;
+use crate::tls::{ClientAuth, TlsConfig};
 
 /// Everything a server can be told.
 #[derive(Clone, Debug, Deserialize)]
@@ -252,6 +252,13 @@ impl Config {
         if self.shares.principals_max == 0 {
             return Err(invalid("shares.principals_max must be above zero".into()));
         }
+        let asks = |tls: &TlsConfig| tls.client_auth == ClientAuth::Required;
+        if self.auth.mode().needs_certificates() && !self.tls.as_ref().is_some_and(asks) {
+            return Err(invalid(format!(
+                "auth.mode = \"{}\" needs [tls] with client_auth = \"required\": callers are known by their certificates",
+                self.auth.mode()
+            )));
+        }
         if self.apis.is_empty() {
             return Err(invalid("no API is configured; add [[api]] with bundle = \"clouddeploy\" or with your own descriptor_set".into()));
         }
@@ -386,10 +393,13 @@ mod tests {
         assert!(error.message.contains("[auth]"), "{}", error.message);
         let error = Config::parse("[auth]\nmode = \"none\"", "test.toml").unwrap_err();
         assert!(error.message.contains("jwt+mtls"), "{}", error.message);
-        let remote = "listen = \"0.0.0.0:1\"\n[auth]\nmode = \"jwt\"";
+        let remote =
+            "listen = \"0.0.0.0:1\"\n[auth]\nmode = \"jwt\"\nservice_accounts = [\"a.json\"]";
         let error = Config::parse(remote, "test.toml").unwrap_err();
         assert!(error.message.contains("allow_remote"), "{}", error.message);
         assert_eq!(Config::default().auth.mode(), Mode::Off);
+        let error = Config::parse("[auth]\nmode = \"mtls\"", "test.toml").unwrap_err();
+        assert!(error.message.contains("client_auth"), "{}", error.message);
     }
 
     #[test]

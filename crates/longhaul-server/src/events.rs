@@ -46,7 +46,7 @@ impl Server {
             ..Credentials::of(&parts.headers, &parts.extensions)
         };
         let caller = Caller {
-            identity: self.identify(native.map(|api| &**api), method, credentials)?,
+            identity: self.identify(native.map(|api| &**api), method, credentials).await?,
             from: self.origin(&parts.headers, &parts.extensions),
             edge: Edge::Json,
             deadline: None,
@@ -54,7 +54,6 @@ impl Server {
             parent_operation: None,
             made: Made::default(),
         };
-        let granted = self.authorise(Wanted::of_method(native, method), &caller).await?;
         let (_, query) = system::extract(raw_query, &parts.headers)?;
         let mut request = v1::WatchRequest::default();
         for (key, value) in query {
@@ -69,6 +68,9 @@ impl Server {
                 }
             }
         }
+        let wanted = Wanted::of_method(native, method);
+        let wanted = wanted.with_message(request.encode_to_vec().into());
+        let granted = self.authorise(wanted, &caller).await?;
         let changes = ReceiverStream::new(self.operators.watch(request, &caller).await?);
         let server = self.clone();
         let events = changes.map(move |change| match change {

@@ -13,10 +13,12 @@ use futures_util::StreamExt as _;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use longhaul_auth::Identity;
+use longhaul_auth::refusal::Asked;
 use longhaul_core::{Error, Reason};
 use longhaul_wire::api::{Api, Method, MethodKind};
 use longhaul_wire::convert::Edge;
 use longhaul_wire::{status, v1};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -42,6 +44,11 @@ pub(crate) async fn answer(
         return server.health.clone().answer(request).await;
     }
     if path.starts_with("/grpc.reflection.") {
+        let asked = Asked { service: DOMAIN, method: path };
+        let credentials = Credentials::of(request.headers(), request.extensions());
+        if let Err(error) = server.access.identify(asked, credentials).await {
+            return status::to_grpc(&error, DOMAIN).into_http();
+        }
         return server.reflection.clone().answer(request).await;
     }
     let authority = request
@@ -55,7 +62,7 @@ pub(crate) async fn answer(
     };
     let credentials = Credentials::of(request.headers(), request.extensions());
     let known = target.api.as_deref();
-    let identity = match server.identify(known, &target.method, credentials) {
+    let identity = match server.identify(known, &target.method, credentials).await {
         Ok(identity) => identity,
         Err(error) => {
             crate::log_failure(&error);
@@ -193,22 +200,26 @@ impl StreamingService<Bytes> for Stream {
         };
         Box::pin(async move {
             let wanted = Wanted::of_method(target.api.as_ref(), &target.method);
-            let granted = server.authorise(wanted, &caller).await;
-            let granted = granted.map_err(|error| status::to_grpc(&error, DOMAIN))?;
+            let told = |error: Error| {
+                crate::log_failure(&error);
+                status::to_grpc(&error, DOMAIN)
+            };
             match &*target.method.full_name {
                 SESSION => {
+                    let granted = server.authorise(wanted, &caller).await.map_err(told)?;
                     let requests = decoded(request.into_inner());
                     let session = server.workers.session(requests, caller);
                     Ok(tonic::Response::new(encoded(session, granted)))
                 }
                 "longhaul.v1.Operators.Watch" => {
                     let mut requests = decoded::<v1::WatchRequest>(request.into_inner());
-                    let first = match requests.next().await {
-                        Some(Ok(first)) => server.operators.watch(first, &caller).await,
-                        Some(Err(error)) => Err(error),
-                        None => Err(Error::new(Reason::InvalidValue, "a watch needs a request")),
-                    };
-                    let watching = first.map_err(|error| status::to_grpc(&error, DOMAIN))?;
+                    let first = requests.next().await.unwrap_or_else(|| {
+                        Err(Error::new(Reason::InvalidValue, "a watch needs a request"))
+                    });
+                    let first = first.map_err(told)?;
+                    let wanted = wanted.with_message(first.encode_to_vec().into());
+                    let granted = server.authorise(wanted, &caller).await.map_err(told)?;
+                    let watching = server.operators.watch(first, &caller).await.map_err(told)?;
                     Ok(tonic::Response::new(encoded(watching, granted)))
                 }
                 other => Err(Status::unimplemented(format!(

@@ -55,7 +55,12 @@ impl Server {
             _ => return None,
         };
         let (code, text) = match failure {
-            None => (StatusCode::OK, "ok\n".to_owned()),
+            None => {
+                // Nothing is refused for it, but somebody should know.
+                let faults = self.access.sources().faults();
+                let faults = faults.iter().map(|fault| format!("{fault}\n"));
+                (StatusCode::OK, std::iter::once("ok\n".to_owned()).chain(faults).collect())
+            }
             Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         };
         let mut response = Response::new(Body::new(Full::new(text.into())));

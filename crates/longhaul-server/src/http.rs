@@ -132,7 +132,7 @@ impl Exchange {
         let meant =
             system::effective(&self.parts.method, &raw_query, &self.parts.headers, &[])?.method;
         let candidates = self.candidates(&meant)?;
-        let caller = self.caller(&candidates, &raw_query)?;
+        let caller = self.caller(&candidates, &raw_query).await?;
         let (api, call, known) = self.choose(candidates).await?;
         let granted = match Wanted::of_path(known.then_some(&api), &call) {
             Some(wanted) => Some(self.server.authorise(wanted, &caller).await?),
@@ -275,7 +275,7 @@ impl Exchange {
 
     /// Who calls, by header, query or certificate. The first candidate's method is named to those who are
     /// not known: all candidates have the same.
-    fn caller(&self, candidates: &[Candidate], raw_query: &str) -> Result<Caller, Error> {
+    async fn caller(&self, candidates: &[Candidate], raw_query: &str) -> Result<Caller, Error> {
         let (api, call) =
             candidates.first().expect("an empty list of candidates is an error before");
         let api = (candidates.len() == 1).then_some(&**api);
@@ -285,7 +285,7 @@ impl Exchange {
             ..Credentials::of(&self.parts.headers, &self.parts.extensions)
         };
         Ok(Caller {
-            identity: self.server.identify(api, &call.method, credentials)?,
+            identity: self.server.identify(api, &call.method, credentials).await?,
             from: self.server.origin(&self.parts.headers, &self.parts.extensions),
             edge: Edge::Json,
             deadline: None,

@@ -68,7 +68,7 @@ pub struct Server {
     pub(crate) config: Config,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) apis: Arc<Apis>,
-    pub(crate) access: Access,
+    pub(crate) access: Arc<Access>,
     pub(crate) operations: Operations,
     pub(crate) operators: Arc<Operators>,
     pub(crate) workers: Arc<Workers>,
@@ -103,6 +103,16 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
     let audit = open_audit(&config, clock.clone()).await?;
     let store = store::open(&config, listener_of(&watch, audit.as_ref())).await?;
     let draining = CancellationToken::new();
+    let identity = local::load(&config)?;
+    let access = Access::new(
+        &config.auth,
+        identity.as_deref(),
+        apis.clone(),
+        store.clone(),
+        clock.clone(),
+        oversight(&config, audit.as_ref()),
+    );
+    let access = Arc::new(access.await?);
     let fleet = Arc::new(Fleet::new(store.clone(), clock.clone(), &config.workers));
     fleet.join().await?;
     let sweeper = Sweeper {
@@ -125,7 +135,6 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         limits: config.limits.clone(),
         audit: audit.clone(),
     };
-    let identity = local::load(&config)?;
     let server = Arc::new(Server {
         operations: Operations {
             apis: apis.clone(),
@@ -143,6 +152,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
             clock: clock.clone(),
             limits: config.limits.clone(),
             draining: draining.clone(),
+            access: access.clone(),
         }),
         workers: Arc::new(Workers {
             apis: apis.clone(),
@@ -152,6 +162,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
             limits: config.limits.clone(),
             config: config.workers.clone(),
             draining: draining.clone(),
+            access: access.clone(),
             turns: Arc::new(Turns::default()),
         }),
         fleet: fleet.clone(),
@@ -159,7 +170,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         health: GrpcHealth::new(service_names(&apis)).await,
         reflection: Reflection::new(&apis)?,
         calls: Arc::new(Semaphore::new(config.limits.calls_max)),
-        access: Access::new(config.auth.mode(), oversight(&config, audit.as_ref())),
+        access: access.clone(),
         finishing: TaskTracker::new(),
         audit,
         apis,
@@ -174,6 +185,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         tokio::spawn(sweeper.run(stop_rounds.clone())),
         tokio::spawn(cascade.run(stop_rounds.clone())),
         tokio::spawn(bulk.run(stop_rounds.clone())),
+        tokio::spawn(access.sources().clone().run(stop_rounds.clone())),
     ];
     Ok(Running { server, listening, rounds, stop_rounds })
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use longhaul_auth::Identity;
 use longhaul_core::{
     Applied, Command, Error, EventKind, Operation, OperationName, Outcome, Payload, Policy, Reason,
     Refusal, RequestId, Start, State, apply,
@@ -19,6 +20,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::bulk::BulkCancels;
 use crate::call::{Call, Caller, not_found, overloaded};
 use crate::clock::Clock;
@@ -54,6 +56,8 @@ pub struct Operators {
     pub limits: Limits,
     /// Fires when the server begins to stop.
     pub draining: CancellationToken,
+    /// Whether a watcher still may.
+    pub access: Arc<Access>,
 }
 
 impl Operators {
@@ -224,7 +228,7 @@ impl Operators {
     pub(crate) async fn watch(
         self: &Arc<Self>,
         request: v1::WatchRequest,
-        _caller: &Caller,
+        caller: &Caller,
     ) -> Result<mpsc::Receiver<Result<v1::WatchResponse, Error>>, Error> {
         let names = self.chosen(&request).await?;
         let place = self
@@ -233,28 +237,44 @@ impl Operators {
             .ok_or_else(|| overloaded("too many calls are held open; watch again shortly"))?;
         let (send, receive) = mpsc::channel(WAITING_MAX);
         let changes = self.watch.operations(names.iter().cloned().collect());
-        let operators = self.clone();
+        let (operators, identity) = (self.clone(), caller.identity.clone());
         tokio::spawn(async move {
             let _place = place;
             let mut changed = names;
             loop {
                 for name in &changed {
-                    let response = match operators.store.get(name).await {
-                        Ok(found) => Ok(operators.seen(name, found.as_deref())),
-                        Err(error) => Err(error),
-                    };
-                    if send.send(response).await.is_err() {
+                    let response = operators.look(name, &identity).await;
+                    let failed = response.is_err();
+                    if send.send(response).await.is_err() || failed {
                         return;
                     }
                 }
+                let left = identity.expires_at.map(|over| over.since(operators.clock.now()));
                 changed = tokio::select! {
                     changed = changes.changed() => changed,
+                    // The next look finds that the credential is over, and says so.
+                    () = operators.clock.sleep(left.unwrap_or_default()), if left.is_some() => {
+                        changed.into_iter().take(1).collect()
+                    }
                     () = send.closed() => return,
                     () = operators.draining.cancelled() => return,
                 };
             }
         });
         Ok(receive)
+    }
+
+    /// One operation as a watcher sees it, if it still may.
+    async fn look(
+        &self,
+        name: &OperationName,
+        identity: &Arc<Identity>,
+    ) -> Result<v1::WatchResponse, Error> {
+        let found = self.store.get(name).await?;
+        if let Some(found) = &found {
+            self.access.may_read(identity, &found.api, name, &found.actor)?;
+        }
+        Ok(self.seen(name, found.as_deref()))
     }
 
     async fn chosen(&self, request: &v1::WatchRequest) -> Result<BTreeSet<OperationName>, Error> {

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _};
-use longhaul_core::{Applied, Epoch, Error, OperationName, Reason, Timestamp};
+use longhaul_auth::Identity;
+use longhaul_auth::refusal::{self, Asked};
+use longhaul_core::{Applied, Code, Epoch, Error, OperationName, Reason, Timestamp};
 use longhaul_wire::v1;
 use longhaul_wire::v1::desired_state::Action;
 use prost::Message as _;
@@ -55,6 +57,8 @@ struct Held {
 
 struct Session {
     workers: Arc<Workers>,
+    /// Whose credential the worker showed.
+    identity: Arc<Identity>,
     slots: usize,
     lease: Duration,
     /// When the worker last said something here.
@@ -81,13 +85,13 @@ impl Workers {
     pub(crate) fn session(
         self: &Arc<Self>,
         requests: Requests,
-        _caller: Caller,
+        caller: Caller,
     ) -> mpsc::Receiver<Result<v1::SessionResponse, Error>> {
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let workers = self.clone();
         tokio::spawn(async move {
             let failed = answers.clone();
-            if let Err(error) = run(workers, requests, answers).await {
+            if let Err(error) = run(workers, caller.identity, requests, answers).await {
                 crate::log_failure(&error);
                 // The worker may be gone already; then nobody needs to hear why.
                 let _ = failed.send(Err(error)).await;
@@ -99,6 +103,7 @@ impl Workers {
 
 async fn run(
     workers: Arc<Workers>,
+    identity: Arc<Identity>,
     mut requests: Requests,
     answers: mpsc::Sender<Result<v1::SessionResponse, Error>>,
 ) -> Result<(), Error> {
@@ -119,7 +124,7 @@ async fn run(
         }
         None => return Err(wrong("the first request of a session names nothing; set open")),
     };
-    let mut session = Session::open(workers, &open, answers)?;
+    let mut session = Session::open(workers, identity, &open, answers)?;
     if session.greet(open.held).await?.is_ok() {
         session.serve(requests).await?;
     }
@@ -130,18 +135,22 @@ async fn run(
 impl Session {
     fn open(
         workers: Arc<Workers>,
+        identity: Arc<Identity>,
         open: &v1::SessionOpen,
         answers: mpsc::Sender<Result<v1::SessionResponse, Error>>,
     ) -> Result<Self, Error> {
         let lease = workers.lease(open.lease.as_ref())?;
         let (allowed, allowed_now) = watch::channel(0);
         let (send_taken, taken) = mpsc::channel(1);
+        let asked = crate::workers::filter(&open.methods, &open.queues)?;
         let claimer = Claimer {
             workers: workers.clone(),
             claimant: Claimant {
+                identity: identity.clone(),
                 worker: crate::workers::worker_name(&open.worker)?,
                 claim_id: Arc::default(),
-                filter: crate::workers::filter(&open.methods, &open.queues)?,
+                filter: workers.access.claimable(&identity, &asked)?,
+                asked,
                 lease,
             },
             allowed: allowed_now,
@@ -160,6 +169,7 @@ impl Session {
             heard_at: workers.clock.now(),
             shunned_until: None,
             workers,
+            identity,
             slots,
             lease,
             assigned: 0,
@@ -178,7 +188,8 @@ impl Session {
         for one in held {
             let name = OperationName::parse(&one.operation)?;
             self.changes.add(name.clone());
-            let (wanted, lease) = self.workers.desired_and_lease(&name, one.epoch).await?;
+            let (wanted, lease) =
+                self.workers.desired_and_lease_of(&name, one.epoch, &self.identity).await?;
             if wanted.action != Action::Stop as i32 {
                 let leased_until = lease.unwrap_or(self.heard_at);
                 let held = Held { epoch: one.epoch, told: wanted.action, leased_until };
@@ -219,6 +230,8 @@ impl Session {
         self.allowed.send_if_modified(|told| std::mem::replace(told, allowed) != allowed);
         let draining = self.workers.draining.clone();
         let clock = self.workers.clock.clone();
+        let over = self.identity.expires_at;
+        let over_in = over.map(|over| over.since(clock.now()));
         let has_room = reporting.len() < REPORTS_MAX;
         tokio::select! {
             biased;
@@ -228,6 +241,11 @@ impl Session {
             }
             taken = self.taken.recv() => self.assign(taken).await,
             () = draining.cancelled() => Ok(Err(Over)),
+            () = clock.sleep(over_in.unwrap_or_default()), if over_in.is_some() => {
+                let method = "longhaul.v1.Workers.Session";
+                let asked = Asked { service: crate::call::DOMAIN, method };
+                Err(refusal::credentials_expired(asked))
+            }
             request = requests.next(), if has_room => self.hear(request, reporting),
             () = clock.sleep(shunned_for.unwrap_or_default()), if shunned_for.is_some() => Ok(Ok(())),
         }
@@ -264,8 +282,10 @@ impl Session {
                 let count = i64::try_from(report.items.len()).unwrap_or(i64::MAX);
                 self.workers.batch("report.items", count)?;
                 let (workers, id) = (self.workers.clone(), report.id);
+                let identity = self.identity.clone();
                 reporting.push(Box::pin(async move {
-                    let applying = report.items.into_iter().map(|item| workers.apply_item(item));
+                    let items = report.items.into_iter();
+                    let applying = items.map(|item| workers.apply_item(item, &identity));
                     (id, futures_util::future::join_all(applying).await)
                 }));
             }
@@ -348,6 +368,7 @@ impl Session {
     async fn assign(&mut self, taken: Option<Taken>) -> Result<Result<(), Over>, Error> {
         let taken = match taken {
             Some(Ok(taken)) => taken,
+            Some(Err(error)) if is_refusal(&error) => return Err(error),
             Some(Err(error)) => {
                 // The claimer tries again by itself; the worker has nothing to do about it.
                 crate::log_failure(&error);
@@ -471,6 +492,11 @@ impl Session {
             give_back(&self.workers, taken.unwrap_or_default());
         }
     }
+}
+
+/// Whether a claim failed because the worker may not, or no longer.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.code(), Code::PermissionDenied | Code::Unauthenticated)
 }
 
 /// Cancels in one answer: operation, epoch, and what was said.

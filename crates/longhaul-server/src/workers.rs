@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use longhaul_auth::Identity;
 use longhaul_core::{
     Applied, Changes, Command, Desired, Effects, Epoch, Error, Finish, Operation, OperationName,
     Progress, Reason, Refusal, Timestamp, apply,
@@ -23,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::claims::Turns;
 pub(crate) use self::claims::{Claimant, filter};
 pub(crate) use self::words::{cause_number, effects_number};
-use self::words::{desired_state, effects, failed, news};
+use self::words::{desired_state, effects, failed, news, not_yours};
+use crate::access::Access;
 use crate::call::{Call, not_found};
 use crate::clock::Clock;
 use crate::config;
@@ -50,6 +52,8 @@ pub struct Workers {
     pub config: config::Workers,
     /// Fires when the server begins to stop.
     pub draining: CancellationToken,
+    /// Whether a worker may.
+    pub access: Arc<Access>,
     /// Claims with an id that are being made now.
     pub turns: Arc<Turns>,
 }
@@ -60,11 +64,11 @@ impl Workers {
         match &*call.method.full_name {
             "longhaul.v1.Workers.Claim" => {
                 let request = v1::ClaimRequest::decode(&*call.message).map_err(undecodable)?;
-                Ok(self.claim(request).await?.encode_to_vec().into())
+                Ok(self.claim(request, call.caller.identity).await?.encode_to_vec().into())
             }
             "longhaul.v1.Workers.Report" => {
                 let request = v1::ReportRequest::decode(&*call.message).map_err(undecodable)?;
-                Ok(self.report(request).await?.encode_to_vec().into())
+                Ok(self.report(request, &call.caller.identity).await?.encode_to_vec().into())
             }
             other => Err(Error::new(
                 Reason::MethodNotFound,
@@ -73,7 +77,11 @@ impl Workers {
         }
     }
 
-    async fn report(&self, request: v1::ReportRequest) -> Result<v1::ReportResponse, Error> {
+    async fn report(
+        &self,
+        request: v1::ReportRequest,
+        identity: &Arc<Identity>,
+    ) -> Result<v1::ReportResponse, Error> {
         worker_name(&request.worker)?;
         self.batch("items", i64::try_from(request.items.len()).unwrap_or(i64::MAX))?;
         let hang = self.hang("wait", request.wait.as_ref())?;
@@ -86,7 +94,7 @@ impl Workers {
             .filter_map(|item| OperationName::parse(&item.operation).ok())
             .collect();
         let changes = may_hang.then(|| self.watch.operations(names));
-        let applying = request.items.into_iter().map(|item| self.apply_item(item));
+        let applying = request.items.into_iter().map(|item| self.apply_item(item, identity));
         let mut results = futures_util::future::join_all(applying).await;
         let Some(changes) = changes else { return Ok(v1::ReportResponse { results }) };
         let Some(_place) = self.watch.hold(self.limits.held_calls_max) else {
@@ -114,10 +122,14 @@ impl Workers {
 
     /// Applies one item; its result carries either the refusal or what became of it, and in both cases
     /// what is wanted now.
-    pub(crate) async fn apply_item(&self, item: v1::ReportItem) -> v1::ReportResult {
+    pub(crate) async fn apply_item(
+        &self,
+        item: v1::ReportItem,
+        identity: &Arc<Identity>,
+    ) -> v1::ReportResult {
         let (operation, epoch) = (item.operation.clone(), item.epoch);
         let asked_gate = matches!(item.action, Some(v1::report_item::Action::Gate(_)));
-        let applied = self.try_item(item).await;
+        let applied = self.try_item(item, identity).await;
         let mut result = v1::ReportResult { operation, epoch, ..v1::ReportResult::default() };
         match applied {
             Ok(applied) => {
@@ -131,7 +143,10 @@ impl Workers {
                     reason: error.reason.name().to_owned(),
                     message: error.message.clone(),
                 });
-                if let Err(error) = self.refresh(&mut result).await {
+                if error.reason == Reason::IamPermissionDenied {
+                    // What it is to do about something that is not its own is the same for all of it.
+                    result.desired = Some(not_yours());
+                } else if let Err(error) = self.refresh(&mut result).await {
                     crate::log_failure(&error);
                 }
             }
@@ -139,9 +154,14 @@ impl Workers {
         result
     }
 
-    async fn try_item(&self, item: v1::ReportItem) -> Result<Applied, Error> {
+    async fn try_item(
+        &self,
+        item: v1::ReportItem,
+        identity: &Arc<Identity>,
+    ) -> Result<Applied, Error> {
         let name = OperationName::parse(&item.operation)?;
         let current = self.store.get(&name).await?;
+        self.access.may_report(identity, &item.operation, current.as_deref())?;
         // Longhaul's own operations have no workers outside.
         let current = current.filter(|current| &*current.api != OWN_API);
         let current = current.ok_or_else(|| not_found(&name))?;
@@ -242,6 +262,20 @@ impl Workers {
     }
 
     /// The same, and until when `epoch` holds its lease, if it does.
+    pub(crate) async fn desired_and_lease_of(
+        &self,
+        name: &OperationName,
+        epoch: Epoch,
+        identity: &Arc<Identity>,
+    ) -> Result<(v1::DesiredState, Option<Timestamp>), Error> {
+        let operation = self.store.get(name).await?;
+        if self.access.may_report(identity, name.as_str(), operation.as_deref()).is_err() {
+            return Ok((not_yours(), None));
+        }
+        self.desired_and_lease(name, epoch).await
+    }
+
+    /// The same, for a caller who is known to hold it.
     pub(crate) async fn desired_and_lease(
         &self,
         name: &OperationName,

@@ -92,7 +92,12 @@ async fn run_one(clock: &Arc<Still>, store: &Arc<dyn Store>) -> OperationName {
     let starting = Arc::new(move |found: Option<&Operation>| start(found, facts.clone(), now));
     update(store, key, starting).await;
     let claiming = Arc::new(move |found: Option<&Operation>| {
-        let claim = Command::Claim { worker: "w".into(), claim_id: "".into(), lease: LEASE };
+        let claim = Command::Claim {
+            worker: "w".into(),
+            claim_id: "".into(),
+            holder: "".into(),
+            lease: LEASE,
+        };
         apply(found.ok_or(Refusal::NotFound)?, claim, now)
     });
     update(store, Key::Name(name.clone()), claiming).await;

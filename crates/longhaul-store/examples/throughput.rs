@@ -195,8 +195,12 @@ async fn start_one(store: &dyn Store, id: u64) -> Outcome<()> {
 
 async fn finish_one(store: &dyn Store) -> Outcome<()> {
     let now = now();
-    let claim =
-        Command::Claim { worker: "w".into(), claim_id: "".into(), lease: Duration::from_secs(30) };
+    let claim = Command::Claim {
+        worker: "w".into(),
+        claim_id: "".into(),
+        holder: "".into(),
+        lease: Duration::from_secs(30),
+    };
     let due = Due::Claim { filter: ClaimFilter::default(), now, bytes_max: usize::MAX };
     let decide = Arc::new(move |operation: Option<&longhaul_core::Operation>| {
         apply(operation.ok_or(Refusal::NotFound)?, claim.clone(), now)

@@ -204,8 +204,33 @@ impl Api {
             .and_then(|method| self.by_full_name.get(method)?.start()?.permissions.get(&verb));
         match own.or_else(|| self.settings.operations.permissions.get(&verb)) {
             Some(permissions) => permissions.clone(),
+            // Waiting is reading, and Google's APIs have no permission of its own for it.
+            None if verb == OperationsVerb::Wait => self.permissions(OperationsVerb::Get, method),
             None => vec![format!("{}.operations.{}", self.service_label(), verb.name())],
         }
+    }
+
+    /// The permissions that some method's operations need for a verb beside those that all need.
+    #[must_use]
+    pub fn further_permissions(&self, verb: OperationsVerb) -> Vec<String> {
+        let all = self.permissions(verb, None);
+        let mut further = Vec::new();
+        for method in self.start_methods() {
+            for permission in self.permissions(verb, Some(&method.full_name)) {
+                if !all.contains(&permission) && !further.contains(&permission) {
+                    further.push(permission);
+                }
+            }
+        }
+        further
+    }
+
+    /// The part of a resource's path that operations lie under, such as `projects/p/locations/l`; the whole
+    /// path when no pattern of this API fits.
+    #[must_use]
+    pub fn parent_of_resource<'r>(&self, resource: &'r str) -> &'r str {
+        let parents = self.patterns.iter().filter_map(|pattern| pattern.parent_of(resource));
+        parents.max_by_key(|parent| parent.len()).unwrap_or(resource)
     }
 
     /// The first label of its name, such as `clouddeploy`.

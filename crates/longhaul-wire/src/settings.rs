@@ -233,6 +233,9 @@ pub struct MethodSettings {
     pub request_id_window: Option<Span>,
     /// Path of the request field that holds the id of a resource to create.
     pub resource_id: Option<String>,
+    /// Permissions that a caller needs to start, all of them. Default: `PREFIX.COLLECTION.VERB`, from the
+    /// method's path.
+    pub start_permissions: Option<Vec<String>>,
     /// Permissions that a caller needs for the operations of this method, by verb, beside the API's.
     pub permissions: BTreeMap<OperationsVerb, Vec<String>>,
 }
@@ -263,6 +266,7 @@ impl MethodSettings {
             request_id_format: first(&self.request_id_format, &defaults.request_id_format),
             request_id_window: first(&self.request_id_window, &defaults.request_id_window),
             resource_id: first(&self.resource_id, &defaults.resource_id),
+            start_permissions: first(&self.start_permissions, &defaults.start_permissions),
             permissions,
         }
     }

@@ -331,9 +331,10 @@ fn policy(project: &str, email: &str) -> Result<String, Failure> {
 fn configuration(folder: &Folder) -> String {
     format!(
         "# Made by longhaul auth init. docs/configuration.md lists every key.\n\n\
-         data = {:?}\n\n[auth]\nmode = \"local\"\nlocal = {:?}\n",
+         data = {:?}\n\n[auth]\nmode = \"local\"\nlocal = {:?}\npolicy = {:?}\n",
         folder.path().join("data").display().to_string(),
         folder.server().display().to_string(),
+        folder.policy().display().to_string(),
     )
 }
 

@@ -102,7 +102,12 @@ pub fn stopped(effects: Effects) -> Finish {
 }
 
 pub fn claim() -> Command {
-    Command::Claim { worker: "worker-1".into(), claim_id: "".into(), lease: LEASE }
+    Command::Claim {
+        worker: "worker-1".into(),
+        claim_id: "".into(),
+        holder: "".into(),
+        lease: LEASE,
+    }
 }
 
 pub fn renew(epoch: Epoch) -> Command {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use longhaul_wire::api::{Api, HttpCall, Method, MethodKind};
 use longhaul_wire::message::Message;
 use longhaul_wire::settings::OperationsVerb;
@@ -20,13 +21,15 @@ pub struct Wanted {
     /// An operation's name, the parent of a list, the resource of a start; empty when the call names none
     /// or cannot be read.
     pub resource: String,
+    /// The whole request, where more of it than the resource counts.
+    pub(crate) message: Option<Bytes>,
 }
 
 impl Wanted {
     /// Read from a path; `None` when the path does not say what the call is about.
     pub(crate) fn of_path(api: Option<&Arc<Api>>, call: &HttpCall) -> Option<Self> {
         let resource = call.resource()?;
-        Some(Self { api: api.cloned(), method: call.method.clone(), resource })
+        Some(Self { api: api.cloned(), method: call.method.clone(), resource, message: None })
     }
 
     /// Read from the whole request.
@@ -40,12 +43,18 @@ impl Wanted {
             }
         };
         let resource = resource.unwrap_or_default();
-        Self { api: call.api.clone(), method: call.method.clone(), resource }
+        let whole = matches!(call.method.kind, MethodKind::Native).then(|| call.message.clone());
+        Self { api: call.api.clone(), method: call.method.clone(), resource, message: whole }
     }
 
     /// Of a method that is about no resource in particular.
     pub(crate) fn of_method(api: Option<&Arc<Api>>, method: &Arc<Method>) -> Self {
-        Self { api: api.cloned(), method: method.clone(), resource: String::new() }
+        Self { api: api.cloned(), method: method.clone(), resource: String::new(), message: None }
+    }
+
+    /// The same, with the request.
+    pub(crate) fn with_message(self, message: Bytes) -> Self {
+        Self { message: Some(message), ..self }
     }
 }
 

@@ -33,6 +33,14 @@ impl Claimer {
     pub(super) async fn run(mut self) {
         let mut taken_so_far = 0_usize;
         loop {
+            match self.workers.access.claimable(&self.claimant.identity, &self.claimant.asked) {
+                Ok(filter) => self.claimant.filter = filter,
+                Err(error) => {
+                    // The session hears it and ends; what the worker holds it can still report on.
+                    let _ = self.taken.send(Err(error)).await;
+                    return;
+                }
+            }
             let claims = self.workers.watch.claims(self.claimant.filter.clone());
             let free = self.allowed.borrow_and_update().saturating_sub(taken_so_far);
             if free > 0 {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use longhaul_auth::Identity;
 use longhaul_core::{Applied, Command, Error, Operation, Reason, Refusal, apply};
 use longhaul_store::{ClaimFilter, Due};
 use longhaul_wire::{convert, v1};
@@ -93,20 +94,37 @@ impl Drop for Turn {
 /// Who claims what.
 #[derive(Clone)]
 pub(crate) struct Claimant {
+    /// Whose credential the worker shows.
+    pub(crate) identity: Arc<Identity>,
     /// As the worker calls itself.
     pub(crate) worker: Arc<str>,
     /// As the worker calls the claim; empty for none.
     pub(crate) claim_id: Arc<str>,
-    /// What it takes.
+    /// What it asks for.
+    pub(crate) asked: ClaimFilter,
+    /// What it may take of that.
     pub(crate) filter: ClaimFilter,
     /// How long it may be silent.
     pub(crate) lease: Duration,
+}
+
+impl Claimant {
+    /// What the operations keep of the identity.
+    fn holder(&self) -> Arc<str> {
+        self.identity.actor()
+    }
+
+    /// Two workers of the same name are two, if their credentials are.
+    fn holder_and_worker(&self) -> Arc<str> {
+        format!("{}/{}", self.identity.actor(), self.worker).into()
+    }
 }
 
 impl Workers {
     pub(super) async fn claim(
         self: &Arc<Self>,
         request: v1::ClaimRequest,
+        identity: Arc<Identity>,
     ) -> Result<v1::ClaimResponse, Error> {
         let worker = worker_name(&request.worker)?;
         if request.claim_id.len() > CLAIM_ID_BYTES_MAX {
@@ -118,9 +136,12 @@ impl Workers {
         let lease = self.lease(request.lease.as_ref())?;
         let until = self.clock.now() + self.hang("wait", request.wait.as_ref())?;
         let filter = filter(&request.methods, &request.queues)?;
-        let claimant = Claimant { worker, claim_id: request.claim_id.into(), filter, lease };
+        let asked = filter;
+        let filter = self.access.claimable(&identity, &asked)?;
+        let claim_id = request.claim_id.into();
+        let mut claimant = Claimant { identity, worker, claim_id, asked, filter, lease };
         let turn = (!claimant.claim_id.is_empty()).then(|| {
-            let key = (claimant.worker.clone(), claimant.claim_id.clone());
+            let key = (claimant.holder_and_worker(), claimant.claim_id.clone());
             Arc::new(self.turns.clone().join(key))
         });
         let _place = self
@@ -142,6 +163,7 @@ impl Workers {
                 () = self.clock.sleep(left.min(LOOK_EVERY)) => {}
                 () = self.draining.cancelled() => {}
             }
+            claimant.filter = self.access.claimable(&claimant.identity, &claimant.asked)?;
         }
     }
 
@@ -163,7 +185,9 @@ impl Workers {
                     return Ok(Vec::new());
                 }
                 let (worker, claim_id) = (&claimant.worker, &claimant.claim_id);
-                let again = workers.store.claimed(worker, claim_id).await?;
+                let mut again = workers.store.claimed(worker, claim_id).await?;
+                let holder = claimant.holder();
+                again.retain(|one| one.holder == holder);
                 if !again.is_empty() {
                     return Ok(again);
                 }
@@ -187,12 +211,14 @@ impl Workers {
 
     async fn take_now(&self, claimant: &Claimant, max: usize) -> Result<Vec<Applied>, Error> {
         let now = self.clock.now();
-        let Claimant { worker, claim_id, filter, lease } = claimant.clone();
+        let holder = claimant.holder();
+        let Claimant { worker, claim_id, filter, lease, .. } = claimant.clone();
         let bytes_max = self.limits.claim_bytes_max;
         let decide = Arc::new(move |operation: Option<&Operation>| {
             let operation = operation.ok_or(Refusal::NotFound)?;
             let (worker, claim_id) = (worker.clone(), claim_id.clone());
-            apply(operation, Command::Claim { worker, claim_id, lease }, now)
+            let holder = holder.clone();
+            apply(operation, Command::Claim { worker, claim_id, holder, lease }, now)
         });
         self.store.update_due(Due::Claim { filter, now, bytes_max }, max, decide).await
     }

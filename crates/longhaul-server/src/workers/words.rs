@@ -91,3 +91,9 @@ pub(super) fn effects(number: i32) -> Result<Option<Effects>, Error> {
         Err(_) => Err(invalid("effects", format!("is {number}, which is no value of Effects"))),
     }
 }
+
+/// What is wanted of whoever reports on something that its credential did not claim: to let go, whatever has
+/// become of it.
+pub(crate) fn not_yours() -> v1::DesiredState {
+    desired_state(&Desired::Stop(longhaul_core::StopReason::LeaseLost))
+}

@@ -80,6 +80,8 @@ struct Record<'b> {
     start_by: Option<i64>,
     #[b(21)]
     parent_operation: Option<&'b str>,
+    #[b(22)]
+    holder: Option<&'b str>,
 }
 
 /// Every state's fields, side by side; `kind` says which count.
@@ -190,6 +192,7 @@ pub(crate) fn encode_operation(operation: &Operation) -> Vec<u8> {
             policy: (&operation.policy).into(),
             start_by: micros(operation.start_by),
             parent_operation: operation.parent_operation.as_ref().map(OperationName::as_str),
+            holder: text(&operation.holder),
         },
     )
 }
@@ -226,6 +229,7 @@ pub(crate) fn decode_operation(bytes: &[u8], columns: Columns) -> Result<Operati
         progress: record.progress.map(Into::into),
         checkpoint: record.checkpoint.map(|bytes| Arc::from(&**bytes)),
         external_ref: record.external_ref.map(Arc::from),
+        holder: shared(record.holder),
         traceparent: shared(record.traceparent),
         parent_operation: name(record.parent_operation)?,
         deadline: moment(record.deadline),

@@ -211,6 +211,7 @@ pub(crate) async fn a_claim_id_leads_to_the_leases_it_was_given(open: &Open) {
     let claim = |worker: &str, claim_id: &str| Command::Claim {
         worker: worker.into(),
         claim_id: claim_id.into(),
+        holder: "".into(),
         lease: Duration::from_secs(30),
     };
     let held = async |worker: &str, claim_id: &str| {

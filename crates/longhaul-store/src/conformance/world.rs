@@ -176,7 +176,12 @@ pub(crate) fn a_query(limit: usize) -> ListQuery {
 }
 
 pub(crate) fn a_claim() -> Command {
-    Command::Claim { worker: "w".into(), claim_id: "c".into(), lease: Duration::from_secs(30) }
+    Command::Claim {
+        worker: "w".into(),
+        claim_id: "c".into(),
+        holder: "".into(),
+        lease: Duration::from_secs(30),
+    }
 }
 
 pub(crate) fn a_cancel() -> Command {

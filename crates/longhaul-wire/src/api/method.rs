@@ -72,6 +72,8 @@ pub struct StartMethod {
     pub request_id_format: RequestIdFormat,
     /// How long a repeated `request_id` returns the first operation.
     pub request_id_window: Duration,
+    /// Permissions, all of them, that a caller needs to start.
+    pub start_permissions: Vec<String>,
     /// Permissions by verb that a caller needs for its operations, in place of the API's.
     pub permissions: BTreeMap<OperationsVerb, Vec<String>>,
     /// Paths of request fields that may hold the id of the resource it creates, most likely first;

@@ -59,8 +59,12 @@ fn then(operation: &Operation, command: Command, now: Timestamp) -> Operation {
 /// Claimed at second 10.
 #[track_caller]
 pub fn running(queued: &Operation) -> Operation {
-    let claim =
-        Command::Claim { worker: "w".into(), claim_id: "".into(), lease: Duration::from_secs(600) };
+    let claim = Command::Claim {
+        worker: "w".into(),
+        claim_id: "".into(),
+        holder: "".into(),
+        lease: Duration::from_secs(600),
+    };
     then(queued, claim, at(10))
 }
 

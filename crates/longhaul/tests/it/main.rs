@@ -11,6 +11,7 @@
     reason = "a failed expectation ends the test; real time is what it measures"
 )]
 
+mod access;
 mod all_methods;
 mod audit;
 mod bulk;

@@ -7,7 +7,7 @@ use longhaul_core::Error;
 use super::super::method::{StartMethod, summary, words};
 use super::{Loader, invalid};
 use crate::bundled;
-use crate::http_rule::{Body, HttpRule};
+use crate::http_rule::{Body, HttpMethod, HttpRule};
 use crate::message::{MessageType, Service, ServiceMethod};
 use crate::settings::{MethodSettings, RequestIdFormat};
 use crate::start::MetadataSource;
@@ -67,6 +67,10 @@ impl Loader<'_> {
             request_id_window: window,
             resource_id: self.resource_id(&settings, &declared.input(), rules, &full_name)?,
             metadata_sources: self.metadata_sources(&metadata_type, &declared.input())?,
+            start_permissions: match settings.start_permissions {
+                Some(permissions) => permissions,
+                None => vec![start_permission(prefix, declared.name(), rules)],
+            },
             permissions: settings.permissions,
             response_type,
             metadata_type,
@@ -143,4 +147,34 @@ impl Loader<'_> {
         }
         Ok(sources)
     }
+}
+
+/// What Google's APIs call the permission to start, by the first rule: `clouddeploy.releases.create` for a
+/// POST to `…/releases`, `dataproc.clusters.stop` for one to `…/clusters/*:stop`. Source: the IAM pages of
+/// the bundled APIs.
+fn start_permission(service: &str, method: &str, rules: &[HttpRule]) -> String {
+    let name = words(method);
+    let first = name.first().map_or("start", String::as_str);
+    let Some(rule) = rules.first() else {
+        return format!("{service}.{}.{first}", name.get(1).map_or("operations", String::as_str));
+    };
+    let template = &rule.template;
+    let text = template.as_str();
+    let text = template.verb().map_or(text, |verb| &text[..text.len() - verb.len() - 1]);
+    // A variable stands for its pattern; one without stands for a single segment.
+    let spelled = text.split('{').map(|piece| match piece.split_once('}') {
+        Some((variable, rest)) => {
+            format!("{}{rest}", variable.split_once('=').map_or("*", |(_, pattern)| pattern))
+        }
+        None => piece.to_owned(),
+    });
+    let spelled = spelled.collect::<String>();
+    let collection = spelled.rsplit('/').find(|part| !part.is_empty() && !part.contains('*'));
+    let collection = collection.unwrap_or("operations");
+    let standard = match rule.method {
+        HttpMethod::Patch | HttpMethod::Put => "update",
+        HttpMethod::Delete => "delete",
+        HttpMethod::Post | HttpMethod::Get | HttpMethod::Custom(_) => "create",
+    };
+    format!("{service}.{collection}.{}", template.verb().unwrap_or(standard))
 }
