@@ -69,6 +69,7 @@ pub(crate) fn queued(start: Start, now: Timestamp) -> Operation {
         checkpoint: None,
         external_ref: None,
         holder: Arc::default(),
+        grants: None,
         traceparent: start.traceparent,
         parent_operation: start.parent_operation,
         deadline: start.deadline,

@@ -351,6 +351,8 @@ pub enum Refusal {
     ParentCancelled,
     /// The operation named as parent is done.
     ParentDone,
+    /// Its own access policy was set since the writer read it.
+    PolicyChanged,
 }
 
 impl Refusal {
@@ -359,6 +361,12 @@ impl Refusal {
     #[must_use]
     pub fn into_error(self, name: &OperationName) -> Error {
         let (reason, message) = match self {
+            Self::PolicyChanged => (
+                Reason::PolicyChanged,
+                format!(
+                    "the policy of operation \"{name}\" was changed since it was read; read it again and repeat the change"
+                ),
+            ),
             Self::NotFound => (
                 Reason::OperationNotFound,
                 format!(

@@ -164,6 +164,7 @@ reasons! {
     AccessTokenScopeInsufficient "ACCESS_TOKEN_SCOPE_INSUFFICIENT" PermissionDenied "The token lacks the OAuth scope that the method needs. Ask for one with the scope https://www.googleapis.com/auth/cloud-platform.";
     IamPermissionDenied "IAM_PERMISSION_DENIED" PermissionDenied "The caller lacks a permission on the resource, or the resource does not exist. Have a role granted that contains the permission named in the message.";
     AuditUnavailable "AUDIT_UNAVAILABLE" Unavailable "The audit log cannot be written at the moment, and this server is set to change nothing that is not on record. Nothing was changed; repeat the call, and free the disk that holds the log.";
+    PolicyChanged "CONCURRENT_POLICY_CHANGES" Aborted "Somebody else set the policy since it was read. Read it again, change that, and set it with its etag.";
     StoreUnavailable "STORE_UNAVAILABLE" Unavailable "The store cannot be written at the moment. Nothing was changed; repeat the call.";
     StoreDamaged "STORE_DAMAGED" DataLoss "Stored data is damaged. The server stops rather than guess; restore a copy of the data folder.";
     StoreTooNew "STORE_TOO_NEW" FailedPrecondition "The data folder was written by a newer Longhaul. Run that version or a newer one.";

@@ -8,6 +8,7 @@ pub mod command;
 pub mod error;
 mod family;
 mod finish;
+mod grants;
 pub mod name;
 mod next;
 pub mod operation;
@@ -19,6 +20,7 @@ pub mod tombstone;
 pub use apply::{apply, cancel_as_operator, start};
 pub use command::{Applied, Changes, Command, Event, EventKind, Finish, Refusal, Start};
 pub use error::{Code, Error, QuotaViolation, Reason};
+pub use grants::{Grants, set_grants};
 pub use name::OperationName;
 pub use operation::{
     Cancel, Cause, Desired, Effects, Epoch, Lease, Operation, Outcome, Payload, Policy, Progress,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Code;
+use crate::grants::Grants;
 use crate::name::OperationName;
 use crate::retry::Retry;
 use crate::rivals::Parallel;
@@ -284,6 +285,8 @@ pub struct Operation {
     /// Whose credential the claim of this epoch came with, so that nobody else reports on it; empty where
     /// nobody was asked, and before the first claim.
     pub holder: Arc<str>,
+    /// The access policy that it has of its own, beside those of what it lies under.
+    pub grants: Option<Grants>,
     /// W3C trace context of the start; may be empty.
     pub traceparent: Arc<str>,
     /// The operation that this one is part of: its cancel is this one's too.

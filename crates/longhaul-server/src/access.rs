@@ -162,6 +162,7 @@ impl Decision {
     pub fn about_operation(&self) -> bool {
         match &self.method.kind {
             MethodKind::Operations(verb) => *verb != OperationsVerb::List,
+            MethodKind::Policy(_) => true,
             MethodKind::Native => {
                 matches!(self.method.name(), "Describe" | "Explain" | "Cancel" | "Detach")
             }

@@ -102,6 +102,7 @@ impl Server {
                 OperationsVerb::Delete => self.operations.delete(call).await,
             },
             MethodKind::Start(start) => self.operations.start(&call, start).await,
+            MethodKind::Policy(verb) => self.operations.policy(&call, *verb).await,
             MethodKind::Native if call.method.full_name.starts_with("longhaul.v1.Operators.") => {
                 self.operators.answer(&call).await
             }
@@ -128,6 +129,7 @@ impl Server {
                 OperationsVerb::Get | OperationsVerb::List | OperationsVerb::Delete,
             )
             | MethodKind::Start(_)
+            | MethodKind::Policy(_)
             | MethodKind::Other => false,
         };
         if exempt {

@@ -116,7 +116,10 @@ impl Server {
             // The mixin's path is the same for every API: without a sign the operation decides.
             MethodKind::Operations(_) if self.apis.all().len() > 1 => meant,
             MethodKind::Operations(_) => Some(api),
-            MethodKind::Start(_) | MethodKind::Native | MethodKind::Other => Some(api),
+            MethodKind::Start(_)
+            | MethodKind::Policy(_)
+            | MethodKind::Native
+            | MethodKind::Other => Some(api),
         };
         Ok(Target { api, method })
     }

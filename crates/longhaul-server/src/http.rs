@@ -114,6 +114,17 @@ fn demand(response: &mut Response<Body>, error: &Error, host: &str) {
 /// A method that the request may mean, of one API.
 type Candidate = (Arc<Api>, HttpCall);
 
+/// How it is known which API is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Means {
+    /// The request says it.
+    Named,
+    /// The operation is there and belongs to it. A caller who may not must not learn that.
+    Found,
+    /// Any may be meant.
+    Any,
+}
+
 /// One request on its way to its answer.
 struct Exchange {
     server: Arc<Server>,
@@ -133,12 +144,17 @@ impl Exchange {
             system::effective(&self.parts.method, &raw_query, &self.parts.headers, &[])?.method;
         let candidates = self.candidates(&meant)?;
         let caller = self.caller(&candidates, &raw_query).await?;
-        let (api, call, known) = self.choose(candidates).await?;
-        let granted = match Wanted::of_path(known.then_some(&api), &call) {
+        let (api, call, means) = self.choose(candidates).await?;
+        let named = (means == Means::Named).then_some(&api);
+        let granted = match Wanted::of_path(named, &call) {
             Some(wanted) => Some(self.server.authorise(wanted, &caller).await?),
             // The path does not say what the call is about; the whole request will.
             None => None,
         };
+        let known = means != Means::Any;
+        if known {
+            self.domain = api.name().to_string();
+        }
         let body = self.read(body).await?;
         let headers = &self.parts.headers;
         let effective = system::effective(&self.parts.method, &raw_query, headers, &body)?;
@@ -205,17 +221,22 @@ impl Exchange {
     async fn choose(
         &mut self,
         mut candidates: Vec<Candidate>,
-    ) -> Result<(Arc<Api>, HttpCall, bool), Error> {
+    ) -> Result<(Arc<Api>, HttpCall, Means), Error> {
+        let mut means = Means::Named;
         if candidates.len() > 1 {
             let by_operation = candidates.iter().all(|(_, call)| match &call.method.kind {
                 MethodKind::Operations(verb) => *verb != OperationsVerb::List,
-                MethodKind::Start(_) | MethodKind::Native | MethodKind::Other => false,
+                MethodKind::Start(_)
+                | MethodKind::Policy(_)
+                | MethodKind::Native
+                | MethodKind::Other => false,
             });
             let index = if by_operation {
                 let Some(index) = self.owner(&candidates).await? else {
                     let (api, call) = candidates.swap_remove(0);
-                    return Ok((api, call, false));
+                    return Ok((api, call, Means::Any));
                 };
+                means = Means::Found;
                 index
             } else {
                 let agent = self.header("user-agent");
@@ -226,8 +247,7 @@ impl Exchange {
             candidates.swap(0, index);
         }
         let (api, call) = candidates.swap_remove(0);
-        self.domain = api.name().to_string();
-        Ok((api, call, true))
+        Ok((api, call, means))
     }
 
     /// Which candidate's API has the operation that the path names.

@@ -18,6 +18,7 @@ mod gather;
 mod grpc;
 mod health;
 mod http;
+mod iam;
 mod listener;
 mod local;
 pub mod operations;
@@ -143,6 +144,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
             clock: clock.clone(),
             limits: config.limits.clone(),
             draining: draining.clone(),
+            access: access.clone(),
         },
         operators: Arc::new(Operators {
             bulk: bulk.clone(),

@@ -20,6 +20,7 @@ use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::access::Access;
 use crate::call::{Call, PARENT_OPERATION, not_found};
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -46,6 +47,8 @@ pub struct Operations {
     pub limits: Limits,
     /// Fires when the server begins to stop.
     pub draining: CancellationToken,
+    /// What policies of single operations are read with.
+    pub access: Arc<Access>,
 }
 
 impl Operations {

@@ -272,7 +272,7 @@ impl Operators {
     ) -> Result<v1::WatchResponse, Error> {
         let found = self.store.get(name).await?;
         if let Some(found) = &found {
-            self.access.may_read(identity, &found.api, name, &found.actor)?;
+            self.access.may_read(identity, found)?;
         }
         Ok(self.seen(name, found.as_deref()))
     }

@@ -71,6 +71,7 @@ impl HttpCall {
         };
         match self.method.kind {
             MethodKind::Operations(_) | MethodKind::Native => value("name"),
+            MethodKind::Policy(_) => value("resource"),
             MethodKind::Start(_) | MethodKind::Other => {
                 let template = &self.rule().template;
                 if template.variables().is_empty() {

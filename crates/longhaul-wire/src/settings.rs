@@ -130,6 +130,41 @@ impl OperationsVerb {
     }
 }
 
+/// One method of `google.iam.v1.IAMPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "the names are those of google.iam.v1.IAMPolicy")]
+pub enum PolicyVerb {
+    Get,
+    Set,
+    Test,
+}
+
+impl PolicyVerb {
+    /// Every verb.
+    pub const ALL: [Self; 3] = [Self::Get, Self::Set, Self::Test];
+
+    /// The method's name, such as `GetIamPolicy`.
+    #[must_use]
+    pub const fn method(self) -> &'static str {
+        match self {
+            Self::Get => "GetIamPolicy",
+            Self::Set => "SetIamPolicy",
+            Self::Test => "TestIamPermissions",
+        }
+    }
+
+    /// The permission that a caller needs on an operation of the API with this first label; `None` when
+    /// anybody may ask.
+    #[must_use]
+    pub fn permission(self, label: &str) -> Option<String> {
+        match self {
+            Self::Get => Some(format!("{label}.operations.getIamPolicy")),
+            Self::Set => Some(format!("{label}.operations.setIamPolicy")),
+            Self::Test => None,
+        }
+    }
+}
+
 /// Which filters a list takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

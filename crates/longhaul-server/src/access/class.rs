@@ -1,7 +1,7 @@
 //! What kind of call a method is, for whoever records and counts calls.
 
 use longhaul_wire::api::{Method, MethodKind};
-use longhaul_wire::settings::OperationsVerb;
+use longhaul_wire::settings::{OperationsVerb, PolicyVerb};
 
 /// What kind of call a method is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,8 @@ impl Class {
             MethodKind::Operations(OperationsVerb::Get | OperationsVerb::List) => Self::Read,
             MethodKind::Operations(OperationsVerb::Wait) => Self::Wait,
             MethodKind::Native => Self::of_native(&method.full_name),
-            MethodKind::Other if method.name() == "SetIamPolicy" => Self::Change,
+            MethodKind::Policy(PolicyVerb::Set) => Self::Change,
+            MethodKind::Policy(PolicyVerb::Get | PolicyVerb::Test) => Self::Read,
             MethodKind::Other => Self::Read,
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use longhaul_auth::Identity;
 use longhaul_auth::identity::CLOUD_PLATFORM;
-use longhaul_auth::policy::{CANCEL_ANY, CLAIM, Resource};
+use longhaul_auth::policy::{CANCEL_ANY, CLAIM, Policy, PolicyText, Resource};
 use longhaul_auth::refusal::{self, Asked};
 use longhaul_core::{Error, Operation, OperationName, Timestamp};
 use longhaul_store::{ClaimFilter, OWN_API};
@@ -33,13 +33,16 @@ struct Asker<'a> {
     access: &'a Access,
     identity: &'a Arc<Identity>,
     now: Timestamp,
+    /// The policy of the one operation that is asked about.
+    own: Option<&'a Policy>,
 }
 
 impl Access {
     /// Whether a caller may do what is wanted. An error is one of the store, or of a call that does not say
     /// which API it means.
     pub(super) async fn judge(&self, wanted: &Wanted, caller: &Caller) -> Result<Judged, Error> {
-        let asker = Asker { access: self, identity: &caller.identity, now: self.clock.now() };
+        let asker =
+            Asker { access: self, identity: &caller.identity, now: self.clock.now(), own: None };
         let method = &*wanted.method;
         if let Some(api) = &wanted.api
             && let Some(refused) = asker.scope(api, method)
@@ -75,27 +78,52 @@ impl Access {
                 }
                 Ok(judged)
             }
+            MethodKind::Policy(verb) => {
+                let Some(api) = &wanted.api else { return Ok(Judged::default()) };
+                let needed: Vec<_> = verb.permission(api.service_label()).into_iter().collect();
+                asker.policy(api, &needed, resource).await
+            }
             MethodKind::Native => asker.native(method, wanted).await,
             MethodKind::Other => Ok(Judged::default()),
         }
     }
 
-    /// Whether a caller may still read an operation: for streams, which live long.
-    pub(crate) fn may_read(
+    /// Whether a caller has a permission on an operation.
+    pub(crate) fn has(
         &self,
         identity: &Arc<Identity>,
-        api: &str,
-        name: &OperationName,
-        actor: &str,
-    ) -> Result<(), Error> {
+        api: &Api,
+        permission: &str,
+        name: &str,
+        row: Option<&Operation>,
+    ) -> bool {
+        let own = row.and_then(|row| self.own_policy(row));
+        let asker = Asker { access: self, identity, now: self.clock.now(), own: own.as_ref() };
+        self.is_off() || asker.has(api.name(), permission, name, parent_of(api, name))
+    }
+
+    /// Checks a policy against the roles there are. Fails in words.
+    pub(crate) fn read_policy(&self, text: &PolicyText) -> Result<Policy, String> {
+        self.decider.read(text)
+    }
+
+    /// The policy that an operation has of its own. One whose roles are gone grants nothing.
+    fn own_policy(&self, row: &Operation) -> Option<Policy> {
+        self.read_policy(&crate::iam::text_of(row)?).ok()
+    }
+
+    /// Whether a caller may still read an operation: for streams, which live long.
+    pub(crate) fn may_read(&self, identity: &Arc<Identity>, row: &Operation) -> Result<(), Error> {
         if self.is_off() {
             return Ok(());
         }
-        let asker = Asker { access: self, identity, now: self.clock.now() };
+        let own = self.own_policy(row);
+        let asker = Asker { access: self, identity, now: self.clock.now(), own: own.as_ref() };
+        let (api, name) = (&*row.api, &row.name);
         asker.alive("longhaul.v1.Operators.Watch")?;
         let mut judged = Judged::default();
         if api == OWN_API {
-            asker.own(&mut judged, OperationsVerb::Get, name.as_str(), Some(actor));
+            asker.own(&mut judged, OperationsVerb::Get, name.as_str(), Some(&row.actor));
         } else if let Some(api) = self.apis.get(api) {
             let permissions = self.all(api, OperationsVerb::Get);
             let parent = parent_of(api, name.as_str());
@@ -114,7 +142,7 @@ impl Access {
         if self.is_off() {
             return Ok(asked.clone());
         }
-        let asker = Asker { access: self, identity, now: self.clock.now() };
+        let asker = Asker { access: self, identity, now: self.clock.now(), own: None };
         asker.alive("longhaul.v1.Workers.Claim")?;
         let (mut allowed, mut denied) = (Vec::new(), None);
         for api in self.apis.all() {
@@ -184,7 +212,7 @@ impl Asker<'_> {
     fn has(self, service: &str, permission: &str, name: &str, parent: &str) -> bool {
         let kind = self.access.needs.get(service).map_or("longhaul/Operation", |api| &api.kind);
         let resource = Resource { name, parent, kind, service };
-        self.access.decider.allows(self.identity, permission, &resource, None, self.now)
+        self.access.decider.allows(self.identity, permission, &resource, self.own, self.now)
     }
 
     /// Asks for permissions until one is missing.
@@ -245,9 +273,11 @@ impl Asker<'_> {
             false => row.visible(self.now),
         });
         let mut first = Judged::default();
-        for candidate in candidates {
+        for candidate in &candidates {
             let own = row.as_deref().filter(|row| row.api == *candidate.name());
-            let judged = self.one(candidate, method, verb, name, own);
+            let policy = own.and_then(|row| self.access.own_policy(row));
+            let asker = Asker { own: policy.as_ref(), ..self };
+            let judged = asker.one(candidate, method, verb, name, own);
             if own.is_some() && judged.refused.is_none() {
                 return Ok(judged);
             }
@@ -255,7 +285,44 @@ impl Asker<'_> {
                 first = judged;
             }
         }
-        Ok(first)
+        if first.refused.is_none() || needs_row {
+            return Ok(first);
+        }
+        // The operation may have a policy of its own that says yes.
+        let [only] = candidates.as_slice() else { return Ok(first) };
+        let Some((row, own)) = self.policy_of(only, name).await? else { return Ok(first) };
+        let asker = Asker { own: Some(&own), ..self };
+        let judged = asker.one(only, method, verb, name, Some(&row));
+        Ok(if judged.refused.is_none() { judged } else { first })
+    }
+
+    /// An operation with a policy of its own, if it is there and has one.
+    async fn policy_of(
+        self,
+        api: &Api,
+        name: &str,
+    ) -> Result<Option<(Arc<Operation>, Policy)>, Error> {
+        let Ok(name) = OperationName::parse(name) else { return Ok(None) };
+        let row = self.access.store.get(&name).await?;
+        let row = row.filter(|row| row.api == *api.name() && row.visible(self.now));
+        Ok(row.and_then(|row| {
+            let own = self.access.own_policy(&row)?;
+            Some((row, own))
+        }))
+    }
+
+    async fn policy(self, api: &Api, needed: &[String], name: &str) -> Result<Judged, Error> {
+        let mut judged = Judged::default();
+        let parent = parent_of(api, name);
+        self.ask(&mut judged, api.name(), needed, name, parent);
+        if judged.refused.is_none() {
+            return Ok(judged);
+        }
+        let Some((_, own)) = self.policy_of(api, name).await? else { return Ok(judged) };
+        let mut again = Judged::default();
+        let asker = Asker { own: Some(&own), ..self };
+        asker.ask(&mut again, api.name(), needed, name, parent);
+        Ok(if again.refused.is_none() { again } else { judged })
     }
 
     /// Permissions beside those that each operation of the API needs for a verb.

@@ -132,13 +132,23 @@ fn facts(api: &Api) -> ApiFacts {
     let of = |verb| [api.permissions(verb, None), api.further_permissions(verb)].concat();
     let starts = api.methods().iter().filter_map(|method| match &method.kind {
         MethodKind::Start(start) => Some(start.start_permissions.clone()),
-        MethodKind::Operations(_) | MethodKind::Native | MethodKind::Other => None,
+        MethodKind::Operations(_)
+        | MethodKind::Policy(_)
+        | MethodKind::Native
+        | MethodKind::Other => None,
+    });
+    let policies = api.methods().iter().filter_map(|method| match &method.kind {
+        MethodKind::Policy(verb) => verb.permission(api.service_label()),
+        MethodKind::Operations(_)
+        | MethodKind::Start(_)
+        | MethodKind::Native
+        | MethodKind::Other => None,
     });
     ApiFacts {
         label: api.service_label().to_owned(),
         read: [of(OperationsVerb::Get), of(OperationsVerb::List), of(OperationsVerb::Wait)]
             .concat(),
         operate: [of(OperationsVerb::Cancel), starts.flatten().collect()].concat(),
-        administer: of(OperationsVerb::Delete),
+        administer: [of(OperationsVerb::Delete), policies.collect()].concat(),
     }
 }

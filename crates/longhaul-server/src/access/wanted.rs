@@ -36,6 +36,8 @@ impl Wanted {
     pub(crate) fn of_call(call: &Call) -> Self {
         let resource = match &call.method.kind {
             MethodKind::Operations(verb) => name(*verb, &call.message),
+            // Its resource is field 1, as the name of a get is.
+            MethodKind::Policy(_) => name(OperationsVerb::Get, &call.message),
             MethodKind::Native => native(call.method.name(), &call.message),
             MethodKind::Start(_) | MethodKind::Other => {
                 let message = Message::decode(&call.method.input, &call.message);

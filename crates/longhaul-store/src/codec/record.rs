@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul_core::{
-    Cancel, Operation, OperationName, Parallel, Payload, Policy, Progress, RequestId, Retry, State,
-    Timestamp,
+    Cancel, Grants, Operation, OperationName, Parallel, Payload, Policy, Progress, RequestId, Retry,
+    State, Timestamp,
 };
 use minicbor::bytes::ByteSlice;
 use minicbor::{Decode, Encode};
@@ -82,6 +82,10 @@ struct Record<'b> {
     parent_operation: Option<&'b str>,
     #[b(22)]
     holder: Option<&'b str>,
+    #[b(23)]
+    grants: Option<&'b ByteSlice>,
+    #[n(24)]
+    grants_etag: Option<u64>,
 }
 
 /// Every state's fields, side by side; `kind` says which count.
@@ -193,6 +197,8 @@ pub(crate) fn encode_operation(operation: &Operation) -> Vec<u8> {
             start_by: micros(operation.start_by),
             parent_operation: operation.parent_operation.as_ref().map(OperationName::as_str),
             holder: text(&operation.holder),
+            grants: operation.grants.as_ref().map(|grants| (&*grants.policy).into()),
+            grants_etag: operation.grants.as_ref().map(|grants| grants.etag),
         },
     )
 }
@@ -230,6 +236,10 @@ pub(crate) fn decode_operation(bytes: &[u8], columns: Columns) -> Result<Operati
         checkpoint: record.checkpoint.map(|bytes| Arc::from(&**bytes)),
         external_ref: record.external_ref.map(Arc::from),
         holder: shared(record.holder),
+        grants: record
+            .grants
+            .zip(record.grants_etag)
+            .map(|(policy, etag)| Grants { policy: Arc::from(&**policy), etag }),
         traceparent: shared(record.traceparent),
         parent_operation: name(record.parent_operation)?,
         deadline: moment(record.deadline),

@@ -15,16 +15,17 @@ use crate::bundled;
 use crate::convert::ServerFields;
 use crate::http_rule::{HttpRule, Router};
 use crate::message::{Descriptors, Service, ServiceMethod};
-use crate::settings::{OperationsVerb, Settings, invalid, nearest};
+use crate::settings::{OperationsVerb, PolicyVerb, Settings, invalid, nearest};
 
 const OPERATIONS: &str = "google.longrunning.Operations";
 const OPERATION: &str = "google.longrunning.Operation";
 
 /// Services that an API's files bring along and that are not the API's own.
+const IAM_POLICY: &str = "google.iam.v1.IAMPolicy";
 const MIXINS: [&str; 4] = [
     OPERATIONS,
     "google.cloud.location.Locations",
-    "google.iam.v1.IAMPolicy",
+    IAM_POLICY,
     "google.longrunning.ExtendedOperations",
 ];
 
@@ -79,6 +80,7 @@ impl Loader<'_> {
         }
         if !self.source.native {
             methods.extend(self.operations_methods()?);
+            methods.extend(self.policy_methods()?);
         }
         self.check_settings(&methods)?;
         let router =
@@ -257,6 +259,42 @@ impl Loader<'_> {
                 client_streaming: false,
                 server_streaming: false,
                 scopes: scopes.or(own).unwrap_or_default(),
+                deadline: self.config.deadline(&full_name),
+                full_name: full_name.into(),
+            }));
+        }
+        Ok(methods)
+    }
+
+    /// The policy mixin, for an API whose configuration lists it; only what it has rules for over HTTP.
+    fn policy_methods(&self) -> Result<Vec<Arc<Method>>, Error> {
+        if !self.config.services.iter().any(|service| service == IAM_POLICY) {
+            return Ok(Vec::new());
+        }
+        let common = bundled::common()?;
+        let service = common.service(IAM_POLICY).ok_or_else(|| {
+            invalid("apis/common", format!("the descriptor set lacks {IAM_POLICY}; make it again"))
+        })?;
+        let mut methods = Vec::new();
+        for verb in PolicyVerb::ALL {
+            let Some(declared) = service.method(verb.method()) else { continue };
+            let full_name = declared.full_name();
+            let rules = self.config.http_rules(&full_name).map(<[HttpRule]>::to_vec);
+            let rules = rules.unwrap_or_default();
+            for rule in &rules {
+                rule.check(&declared.input(), &declared.output())
+                    .map_err(|error| in_file(error, self.source.service_config_file))?;
+            }
+            let scopes = self.config.scopes(&full_name).map(<[String]>::to_vec);
+            methods.push(Arc::new(Method {
+                grpc_path: declared.grpc_path(),
+                kind: MethodKind::Policy(verb),
+                input: declared.input(),
+                output: declared.output(),
+                rules,
+                client_streaming: false,
+                server_streaming: false,
+                scopes: scopes.unwrap_or_else(|| service.oauth_scopes()),
                 deadline: self.config.deadline(&full_name),
                 full_name: full_name.into(),
             }));

@@ -8,7 +8,7 @@ use longhaul_core::Policy;
 
 use crate::http_rule::HttpRule;
 use crate::message::MessageType;
-use crate::settings::{OperationsVerb, RequestIdFormat};
+use crate::settings::{OperationsVerb, PolicyVerb, RequestIdFormat};
 use crate::start::MetadataSource;
 
 /// One method of an API.
@@ -43,6 +43,8 @@ pub enum MethodKind {
     Operations(OperationsVerb),
     /// Starts an operation.
     Start(Box<StartMethod>),
+    /// A method of `google.iam.v1.IAMPolicy`, about operations.
+    Policy(PolicyVerb),
     /// A method of Longhaul's own API.
     Native,
     /// Declared by the API but not served: it starts no operation.
@@ -95,7 +97,10 @@ impl Method {
     pub fn start(&self) -> Option<&StartMethod> {
         match &self.kind {
             MethodKind::Start(start) => Some(start),
-            MethodKind::Operations(_) | MethodKind::Native | MethodKind::Other => None,
+            MethodKind::Operations(_)
+            | MethodKind::Policy(_)
+            | MethodKind::Native
+            | MethodKind::Other => None,
         }
     }
 }

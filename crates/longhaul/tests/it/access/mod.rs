@@ -3,6 +3,7 @@
 //! After a change that is meant, `LONGHAUL_WRITE_TABLES=1 cargo test -p longhaul --test it access` writes the
 //! table anew; what changed is then in the diff.
 
+mod own_policies;
 mod people;
 mod workers;
 
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use self::people::{PEOPLE, World};
 use crate::harness::http::Ask;
-use crate::harness::samples::{Asked, DATAPROC, DEPLOY};
+use crate::harness::samples::{Asked, CAS, DATAPROC, DEPLOY};
 use crate::harness::view::Failure;
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/access/matrix.txt");
@@ -266,12 +267,22 @@ async fn an_operation_that_names_no_api_is_refused_alike_whether_or_not_it_is_th
             Ask::get(format!("/v1/{name}")).header("authorization", format!("Bearer {token}"));
         ask.send(world.address()).await
     };
+    let pool = Ask::post_json(
+        "/v1/projects/p/locations/here/caPools?caPoolId=c",
+        &json!({"tier": "DEVOPS"}),
+    );
+    let token = world.token("root").unwrap();
+    let pool = pool.header("authorization", format!("Bearer {token}")).host(CAS.host);
+    let pool = pool.send(world.address()).await.ok();
+    let pool = pool["name"].as_str().unwrap();
     let (one, other) = (ask("stranger", &there).await, ask("stranger", absent).await);
-    assert_eq!((one.code, other.code), (403, 403));
+    let third = ask("stranger", pool).await;
+    assert_eq!((one.code, other.code, third.code), (403, 403, 403));
     let text = |answer: &crate::harness::http::Answer, name: &str| {
         String::from_utf8(answer.body.to_vec()).unwrap().replace(name, "NAME")
     };
     assert_eq!(text(&one, &there), text(&other, absent));
+    assert_eq!(text(&third, pool), text(&other, absent));
     // Whoever may read one API's operations reads them without naming it, and learns nothing of others.
     assert_eq!(ask("viewer", &there).await.code, 200);
     assert_eq!(ask("viewer", absent).await.code, 403);
@@ -320,7 +331,7 @@ bindings: [{role: roles/owner, members: ['user:root@example.com']}]
     assert_eq!(cancel("whole", &batch).await, Ok(()));
 }
 
-async fn as_dataproc(world: &World, who: &str, ask: Ask) -> Result<Value, Failure> {
+pub async fn as_dataproc(world: &World, who: &str, ask: Ask) -> Result<Value, Failure> {
     let token = world.token(who).unwrap();
     let ask = ask.header("authorization", format!("Bearer {token}")).host(DATAPROC.host);
     let answer = ask.send(world.address()).await;
@@ -328,7 +339,7 @@ async fn as_dataproc(world: &World, who: &str, ask: Ask) -> Result<Value, Failur
 }
 
 /// Writes another policy and waits until `who` may list, whom the old one does not know.
-async fn replace(world: &World, policy: &str, who: &str) {
+pub async fn replace(world: &World, policy: &str, who: &str) {
     std::fs::write(world.folder.path().join("policy.yaml"), policy).unwrap();
     let mut looks = 0;
     while as_dataproc(world, who, Ask::get("/v1/projects/p/regions/r/operations")).await.is_err() {
