@@ -162,7 +162,9 @@ fn scopes_deadlines_and_permissions_are_those_of_the_api() {
                 _ => None,
             };
             assert_eq!(found.deadline, seconds.map(Duration::from_secs), "{label} {verb:?}");
-            let permission = format!("{label}.operations.{}", verb.name());
+            // Waiting is reading.
+            let word = if verb == OperationsVerb::Wait { "get" } else { verb.name() };
+            let permission = format!("{label}.operations.{word}");
             assert_eq!(api.permissions(verb, None), [permission], "{label}");
             assert!(api.supports(verb));
         }
@@ -174,6 +176,18 @@ fn scopes_deadlines_and_permissions_are_those_of_the_api() {
         ["dataproc.operations.cancel", "dataproc.batches.cancel"]
     );
     assert_eq!(dataproc.permissions(OperationsVerb::Get, batch), ["dataproc.operations.get"]);
+    assert_eq!(dataproc.further_permissions(OperationsVerb::Cancel), ["dataproc.batches.cancel"]);
+    for (label, method, want) in [
+        ("clouddeploy", "google.cloud.deploy.v1.CloudDeploy.CreateRelease", "releases.create"),
+        ("clouddeploy", "google.cloud.deploy.v1.CloudDeploy.UpdateTarget", "targets.update"),
+        ("dataproc", "google.cloud.dataproc.v1.ClusterController.StopCluster", "clusters.stop"),
+        ("dataproc", "google.cloud.dataproc.v1.ClusterController.DeleteCluster", "clusters.delete"),
+        ("dataproc", "google.cloud.dataproc.v1.JobController.SubmitJobAsOperation", "jobs.create"),
+    ] {
+        let api = api(label);
+        let start = api.method(method).unwrap().start().unwrap();
+        assert_eq!(start.start_permissions, [format!("{label}.{want}")], "{method}");
+    }
 }
 
 /// CONTRACT 1.5: other methods share words and verbs with operations, but start none.
