@@ -2,12 +2,14 @@
 # A worker for Longhaul in bash and curl: it takes Cloud Deploy's new delivery pipelines, works on one
 # after the other in steps, and stops within a moment when somebody cancels.
 # Needs bash 4.3 or later, and curl. Usage: examples/worker.sh [URL]
+# LONGHAUL_TOKEN_FILE holds a bearer token, CURL_CA_BUNDLE the server's authority, where it asks for them.
 set -uo pipefail -m # -m: each background command is a process group, to be ended as a whole
 leases="${1:-http://127.0.0.1:7151}/longhaul/v1/leases" me="${HOSTNAME:-bash}/$$" claims=0 name=""
 answer="$(mktemp)"
 
 # One call: post VERB SECONDS BODY. While the server is away it is repeated for some seconds.
-post() { curl -sSf -m "$2" --retry 9 --retry-connrefused --retry-max-time 10 -d "$3" "$leases:$1"; }
+who() { [[ -z ${LONGHAUL_TOKEN_FILE:-} ]] || echo "header = \"Authorization: Bearer $(<"$LONGHAUL_TOKEN_FILE")\""; }
+post() { curl -sSf -K <(who) -m "$2" --retry 9 --retry-connrefused --retry-max-time 10 -d "$3" "$leases:$1"; }
 # The same claimId brings the same answer, so that an answer lost on the way is no work lost.
 claim() { post claim 60 '{"worker":"'"$me"'","claimId":"'"$me/$claims"'","wait":"'"$1"'","lease":"30s",
   "methods":["google.cloud.deploy.v1.CloudDeploy.CreateDeliveryPipeline"]}' >"$answer"; }

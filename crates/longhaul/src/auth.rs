@@ -268,9 +268,9 @@ fn token(args: &TokenArgs) -> Result<Exit, Failure> {
 
 fn whoami(args: &WhoamiArgs) -> Result<Exit, Failure> {
     let held = std::env::var("LONGHAUL_TOKEN").ok().filter(|token| !token.trim().is_empty());
-    let token = match (held, &args.token_file) {
-        (Some(token), _) => Some(Secret::new(token.trim())),
-        (None, Some(file)) => Some(Secret::new(files::read(file)?.trim())),
+    let token = match (&args.token_file, held) {
+        (Some(file), _) => Some(Secret::new(files::read(file)?.trim())),
+        (None, Some(token)) => Some(Secret::new(token.trim())),
         (None, None) => None,
     };
     let text = match token {

@@ -11,6 +11,7 @@ use clap_complete::Shell;
 use longhaul_server::config::parse_duration;
 
 use crate::audit;
+use crate::credentials::CredentialArgs;
 use crate::failure::{Exit, Failure};
 use crate::logs::LogArgs;
 use crate::output::{self, Format};
@@ -262,9 +263,9 @@ pub struct TargetArgs {
         help_heading = "Server"
     )]
     pub api_version: String,
-    /// File with a bearer token; LONGHAUL_TOKEN may hold one, too
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Server")]
-    pub token_file: Option<PathBuf>,
+    /// Who we are to it.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
     /// Project of the operations; - means all
     #[arg(
         long,
@@ -423,6 +424,9 @@ pub struct HealthArgs {
         default_value = "http://127.0.0.1:7151"
     )]
     pub server: String,
+    /// Who we are to it.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
 }
 
 /// `longhaul completions`.

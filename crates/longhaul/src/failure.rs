@@ -152,9 +152,16 @@ impl From<Error> for Failure {
             Error::Token(error) => Self::new(Exit::Failed, error.to_string()),
             Error::Transport(transport) => {
                 let failure = Self::new(Exit::Failed, error.to_string());
+                if let Some(help) = tls_help(&transport.message) {
+                    return failure.help(help);
+                }
                 match transport.kind {
                     TransportKind::Connect => failure.help(
                         "is the server running there? Start one with \"longhaul dev\", or name another with --server",
+                    ),
+                    // A server that misses a certificate closes, and what it said may come too late.
+                    TransportKind::Broken if transport.url.starts_with("https://") => failure.help(
+                        "try again; if the server asks for certificates, show one with --cert FILE and --key FILE",
                     ),
                     TransportKind::Timeout | TransportKind::Broken => {
                         failure.help("try again; every command here is safe to repeat")
@@ -176,6 +183,28 @@ impl From<Error> for Failure {
             }
             Error::Detached { .. } => Self::new(Exit::Detached, error.to_string()),
         }
+    }
+}
+
+/// What to do about a handshake that went wrong, by the words of those who know.
+fn tls_help(message: &str) -> Option<&'static str> {
+    let said = |word: &str| message.contains(word);
+    if said("UnknownIssuer") || said("BadSignature") {
+        Some("the authority of the server's certificate is not known here; name it with --ca FILE")
+    } else if said("CertificateRequired") || said("certificate required") {
+        Some("the server wants a certificate; show one with --cert FILE and --key FILE")
+    } else if said("NotValidForName") {
+        Some("the certificate is for other names; use one of them in --server")
+    } else if said("Expired") && said("ertificate") {
+        Some("a certificate is over; renew it")
+    } else if said("InvalidContentType") || said("corrupt message") {
+        Some("the server speaks no TLS there; begin the URL of --server with http://")
+    } else if said("received fatal alert") {
+        Some(
+            "the server does not take the certificate that was shown, or speaks another TLS; its log says why",
+        )
+    } else {
+        None
     }
 }
 
@@ -215,7 +244,17 @@ fn help(status: &StatusError) -> Option<String> {
         (_, "NOT_FOUND") => {
             "it never existed, was deleted, or has outlived its retention; \"longhaul operations list\" shows what there is"
         }
-        (_, "UNAUTHENTICATED") => "give a token in LONGHAUL_TOKEN or with --token-file",
+        ("TLS_REQUIRED", _) => "begin the URL of --server with https://",
+        ("ACCESS_TOKEN_EXPIRED", _) => "the token is over; \"longhaul auth token\" makes another",
+        ("CREDENTIALS_MISSING", _) => {
+            "give a token with --token-file or in LONGHAUL_TOKEN, or a certificate with --cert and --key"
+        }
+        ("ACCESS_TOKEN_SCOPE_INSUFFICIENT", _) => {
+            "the token is good, but not for this; ask for one with the scope https://www.googleapis.com/auth/cloud-platform"
+        }
+        (_, "UNAUTHENTICATED") => {
+            "the server does not take this token; \"longhaul auth whoami\" says what it says of itself"
+        }
         (_, "PERMISSION_DENIED") => "the token's account lacks this permission on the parent",
         (_, "UNAVAILABLE") => "the server is stopping or overloaded; try again shortly",
         (_, "RESOURCE_EXHAUSTED") => "the server is at a limit; try again shortly",

@@ -9,7 +9,7 @@ use crate::{operations, output};
 /// Asks `/readyz`.
 pub fn run(args: HealthArgs) -> Result<Exit, Failure> {
     operations::on_one_thread(async {
-        let client = Client::new(&args.server)?;
+        let client = Client::connect_with(&args.server, &args.credentials.read()?)?;
         let (status, text) = client.probe("readyz").await?;
         if status == 200 {
             output::print("ready\n")?;

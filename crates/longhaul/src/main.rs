@@ -7,6 +7,7 @@ mod apis;
 mod audit;
 mod auth;
 mod cli;
+mod credentials;
 mod dev;
 mod env;
 mod failure;

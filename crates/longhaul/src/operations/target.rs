@@ -40,10 +40,9 @@ pub struct Named {
 impl Target {
     /// Reads the arguments, the token's file or variable too.
     pub fn new(args: &TargetArgs) -> Result<Self, Failure> {
-        let mut client = Client::new(&args.server)?.with_version(&args.api_version)?;
-        if let Some(token) = token(args)? {
-            client = client.with_token(&token)?;
-        }
+        let credentials = args.credentials.read()?;
+        let client = Client::connect_with(&args.server, &credentials)?;
+        let client = client.with_version(&args.api_version)?;
         let mut target = Self {
             any: client.clone(),
             client,
@@ -171,16 +170,6 @@ fn by_id(id: &str) -> String {
     format!("name = \"*/{quoted}\"")
 }
 
-fn token(args: &TargetArgs) -> Result<Option<String>, Failure> {
-    let token = match &args.token_file {
-        Some(file) => std::fs::read_to_string(file).map_err(|error| {
-            Failure::usage(format!("cannot read the token from {}: {error}", file.display()))
-        })?,
-        None => std::env::var("LONGHAUL_TOKEN").unwrap_or_default(),
-    };
-    Ok(Some(token.trim().to_owned()).filter(|token| !token.is_empty()))
-}
-
 fn from_input() -> Result<Vec<String>, Failure> {
     let mut text = String::new();
     std::io::stdin().lock().take(INPUT_BYTES_MAX).read_to_string(&mut text)?;
@@ -190,6 +179,7 @@ fn from_input() -> Result<Vec<String>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::CredentialArgs;
 
     fn target(
         project: Option<&str>,
@@ -202,7 +192,7 @@ mod tests {
             server: "http://127.0.0.1:1".to_owned(),
             api: owned(api),
             api_version: "v1".to_owned(),
-            token_file: None,
+            credentials: CredentialArgs::default(),
             project: owned(project),
             location: owned(location),
             region: owned(region),

@@ -19,12 +19,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use longhaul_client::Credentials;
 use longhaul_client::operations::Client;
 use longhaul_client::worker::{Error, Grpc, Options, Worker};
 use longhaul_server::config::parse_duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::credentials::CredentialArgs;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::serve::on_all_threads;
@@ -102,9 +104,9 @@ pub struct Args {
         help_heading = "Server"
     )]
     pub server: String,
-    /// File with a bearer token; LONGHAUL_TOKEN may hold one, too
-    #[arg(long, value_name = "FILE", help_heading = "Server")]
-    pub token_file: Option<PathBuf>,
+    /// Who we are to it.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
     /// The worker's name [default: the host's name and the process id]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -120,7 +122,7 @@ pub fn run(args: Args) -> Result<Exit, Failure> {
         served::check_program(program)?;
     }
     let folders = folders(args.checkpoint_dir.as_deref())?;
-    let token = token(args.token_file.as_deref())?;
+    let credentials = args.credentials.read()?;
     on_all_threads(async move {
         let options = options(&args, &served);
         let banner = banner(&args, &options, &served);
@@ -136,13 +138,10 @@ pub fn run(args: Args) -> Result<Exit, Failure> {
             mark: args.slots > 1,
             server: args.server.clone(),
         };
-        let mut link = Grpc::connect(&args.server).map_err(failed)?;
-        if let Some(token) = token {
-            link = link.with_token(&token).map_err(failed)?;
-        }
+        let link = Grpc::connect_with(&args.server, &credentials).map_err(failed)?;
         let worker = Worker::new(options, link, handler).map_err(failed)?;
         output::print(&banner)?;
-        tokio::spawn(say_if_away(args.server));
+        tokio::spawn(say_if_away(args.server, credentials));
         work(worker).await
     })
 }
@@ -207,21 +206,11 @@ fn folders(given: Option<&Path>) -> Result<Folders, Failure> {
     })
 }
 
-fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
-    let Some(file) = file else {
-        return Ok(std::env::var("LONGHAUL_TOKEN").ok().filter(|token| !token.is_empty()));
-    };
-    let token = std::fs::read_to_string(file);
-    token
-        .map(Some)
-        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))
-}
-
 /// A worker goes on asking a server that is not there; somebody should know.
-async fn say_if_away(server: String) {
-    let ready = async { Ok::<_, Failure>(Client::new(&server)?.probe("readyz").await?) }.await;
-    if ready.is_err() {
-        tracing::warn!(server, "the server does not answer; going on to ask it");
+async fn say_if_away(server: String, credentials: Credentials) {
+    let asked = async { Client::connect_with(&server, &credentials)?.probe("readyz").await };
+    if let Err(error) = asked.await {
+        tracing::warn!(server, %error, "the server does not answer; going on to ask it");
     }
 }
 

@@ -17,6 +17,7 @@ mod audit;
 mod bulk;
 mod cancels;
 mod children;
+mod cli_credentials;
 mod command_worker;
 mod copies;
 mod crashes;
