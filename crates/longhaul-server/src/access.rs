@@ -189,6 +189,9 @@ pub trait Oversight: Send + Sync {
     /// anyway it changes nothing. What is returned is dropped when the call is over.
     fn decided(&self, decision: &Decision) -> Result<Option<Box<dyn Any + Send + Sync>>, Error>;
 
+    /// Hears of a call whose caller did not prove who it is.
+    fn unknown(&self, _asked: Asked<'_>, _from: &Origin, _error: &Error) {}
+
     /// Hears of a granted call whose whole request has come, just before anything is done for it; streams
     /// apart. May take its time; `None` when there is nothing to wait for. An error is the call's answer.
     fn begin<'a>(&'a self, _decision: &'a Decision) -> Option<Beginning<'a>> {
@@ -267,9 +270,17 @@ impl Server {
         api: Option<&Api>,
         method: &Method,
         credentials: Credentials<'_>,
+        from: &Origin,
     ) -> Result<Arc<Identity>, Error> {
         let service = api.map_or(crate::call::DOMAIN, |api| api.name());
-        self.access.identify(Asked { service, method: &method.full_name }, credentials).await
+        let asked = Asked { service, method: &method.full_name };
+        let identified = self.access.identify(asked, credentials).await;
+        if let Err(error) = &identified {
+            for one in self.access.oversight.iter() {
+                one.unknown(asked, from, error);
+            }
+        }
+        identified
     }
 
     /// Whether the caller may do what is wanted. Fails with `ACCESS_TOKEN_SCOPE_INSUFFICIENT` or

@@ -92,6 +92,8 @@ impl Server {
     }
 
     async fn work(&self, call: Call) -> Result<Bytes, Error> {
+        #[cfg(debug_assertions)]
+        panic_where_asked(&call);
         let _place = self.admit(&call)?;
         match &call.method.kind {
             MethodKind::Operations(verb) => match verb {
@@ -140,6 +142,15 @@ impl Server {
             Err(_) => Err(overloaded("too many calls are under way; repeat this one shortly")),
         }
     }
+}
+
+/// Ends a call as a bug of ours would, with all that is known of it: for tests of what a panic tells.
+/// `LONGHAUL_PANIC` names the method; only in builds with debug assertions.
+#[cfg(debug_assertions)]
+fn panic_where_asked(call: &Call) {
+    static METHOD: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let method = METHOD.get_or_init(|| std::env::var("LONGHAUL_PANIC").ok());
+    assert!(method.as_deref() != Some(&*call.method.full_name), "as was asked: {call:?}");
 }
 
 /// The answer at a limit.

@@ -45,9 +45,10 @@ impl Server {
             query_token: query_token.as_deref(),
             ..Credentials::of(&parts.headers, &parts.extensions)
         };
+        let from = self.origin(&parts.headers, &parts.extensions);
         let caller = Caller {
-            identity: self.identify(native.map(|api| &**api), method, credentials).await?,
-            from: self.origin(&parts.headers, &parts.extensions),
+            identity: self.identify(native.map(|api| &**api), method, credentials, &from).await?,
+            from,
             edge: Edge::Json,
             deadline: None,
             traceparent: "".into(),

@@ -62,14 +62,14 @@ pub(crate) async fn answer(
     };
     let credentials = Credentials::of(request.headers(), request.extensions());
     let known = target.api.as_deref();
-    let identity = match server.identify(known, &target.method, credentials).await {
+    let from = server.origin(request.headers(), request.extensions());
+    let identity = match server.identify(known, &target.method, credentials, &from).await {
         Ok(identity) => identity,
         Err(error) => {
             crate::log_failure(&error);
             return status::to_grpc(&error, DOMAIN).into_http();
         }
     };
-    let from = server.origin(request.headers(), request.extensions());
     let mut limit = server.config.limits.body_bytes_max;
     if &*target.method.full_name == SESSION {
         limit = limit.max(session::REQUEST_BYTES_MAX);

@@ -304,9 +304,10 @@ impl Exchange {
             query_token: query_token.as_deref(),
             ..Credentials::of(&self.parts.headers, &self.parts.extensions)
         };
+        let from = self.server.origin(&self.parts.headers, &self.parts.extensions);
         Ok(Caller {
-            identity: self.server.identify(api, &call.method, credentials).await?,
-            from: self.server.origin(&self.parts.headers, &self.parts.extensions),
+            identity: self.server.identify(api, &call.method, credentials, &from).await?,
+            from,
             edge: Edge::Json,
             deadline: None,
             traceparent: self.header("traceparent").into(),

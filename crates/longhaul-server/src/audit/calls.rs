@@ -5,9 +5,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use longhaul_auth::refusal;
 use longhaul_core::Error;
 
-use crate::access::{Class, Decision, Facts, Oversight};
+use crate::access::{Class, Decision, Facts, Origin, Oversight};
 use crate::audit::{Asked, Audit, Entry, Log, OfOperation, OnFailure};
 
 impl Oversight for Audit {
@@ -21,6 +22,19 @@ impl Oversight for Audit {
             self.note(self.entry(decision, Log::DataAccess));
         }
         Ok(None)
+    }
+
+    fn unknown(&self, asked: refusal::Asked<'_>, from: &Origin, error: &Error) {
+        if !self.config().policy_denied {
+            return;
+        }
+        let (service, method) = (asked.service.into(), asked.method.into());
+        let mut entry = Entry::new(Log::Policy, self.clock.now(), service, method);
+        entry.status = Some((error.code().number(), error.message.as_str().into()));
+        entry.caller_ip = from.address;
+        entry.user_agent = from.agent.clone();
+        entry.facts.push(("refused", error.reason.name().into()));
+        self.note_denied(entry);
     }
 
     fn begin<'a>(

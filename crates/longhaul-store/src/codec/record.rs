@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul_core::{
-    Cancel, Grants, Operation, OperationName, Parallel, Payload, Policy, Progress, RequestId, Retry,
-    State, Timestamp,
+    Cancel, Grants, Operation, OperationName, Parallel, Payload, Policy, Progress, RequestId,
+    Retry, State, Timestamp,
 };
 use minicbor::bytes::ByteSlice;
 use minicbor::{Decode, Encode};

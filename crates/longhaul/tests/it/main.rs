@@ -44,6 +44,7 @@ mod reports;
 mod rust_client;
 mod rust_examples;
 mod rust_worker;
+mod secrets;
 mod sessions;
 mod shares;
 mod starts;

@@ -72,6 +72,26 @@ impl Process {
         Self::start(command, port_file, scratch).await
     }
 
+    /// The same, logging everything there is to say: to `log` with `.out` and `.err` added.
+    pub async fn serve_logged(
+        configuration: &str,
+        log: &Path,
+        environment: &[(&str, &std::ffi::OsStr)],
+    ) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let (file, port_file) = (scratch.path().join("longhaul.toml"), scratch.path().join("port"));
+        std::fs::write(&file, configuration).unwrap();
+        let open = |end: &str| std::fs::File::create(log.with_extension(end)).unwrap();
+        let mut command = command();
+        command.envs(environment.iter().copied()).stdout(open("out")).stderr(open("err"));
+        command
+            .args(["serve", "--log", "trace", "-c"])
+            .arg(file)
+            .arg("--port-file")
+            .arg(&port_file);
+        Self::start(command, port_file, scratch).await
+    }
+
     async fn start(mut command: Command, port_file: PathBuf, scratch: TempDir) -> Self {
         let mut child = command.spawn().unwrap();
         let address = tokio::select! {
