@@ -171,6 +171,7 @@ impl Model {
         let claim = Command::Claim {
             worker: request.worker.as_str().into(),
             claim_id: request.claim_id.as_str().into(),
+            holder: "".into(),
             lease: LEASE,
         };
         self.apply(&mut row, claim).ok()?;

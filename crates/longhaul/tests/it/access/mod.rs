@@ -3,12 +3,8 @@
 //! After a change that is meant, `LONGHAUL_WRITE_TABLES=1 cargo test -p longhaul --test it access` writes the
 //! table anew; what changed is then in the diff.
 
-<<<<<<< HEAD
 mod own_policies;
-mod people;
-=======
 pub mod people;
->>>>>>> b1a5120 (look for callers' secrets in all that a server writes)
 mod workers;
 
 use std::fmt::Write as _;
