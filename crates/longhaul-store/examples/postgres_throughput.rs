@@ -318,8 +318,12 @@ async fn cancel_one(store: &dyn Store, id: u64) -> Outcome<()> {
 
 async fn claim_one(store: &dyn Store) -> Outcome<Vec<Applied>> {
     let now = now();
-    let claim =
-        Command::Claim { worker: "w".into(), claim_id: "".into(), lease: Duration::from_secs(30) };
+    let claim = Command::Claim {
+        worker: "w".into(),
+        claim_id: "".into(),
+        holder: "".into(),
+        lease: Duration::from_secs(30),
+    };
     let due = Due::Claim { filter: ClaimFilter::default(), now, bytes_max: usize::MAX };
     let decide = Arc::new(move |operation: Option<&Operation>| {
         apply(operation.ok_or(Refusal::NotFound)?, claim.clone(), now)

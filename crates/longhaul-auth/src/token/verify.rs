@@ -270,8 +270,11 @@ fn signed(parts: &Parts<'_>, key: &jsonwebtoken::DecodingKey) -> Result<(), Faul
     }
 }
 
+/// The names of the principal sets that somebody belongs to.
+type Sets = Arc<[Arc<str>]>;
+
 /// Whom an issuer's token means: an address where it has a good one, or a name within the issuer.
-fn principal(claims: &Claims, issuer: &str) -> Result<(Principal, Arc<[Arc<str>]>), Fault> {
+fn principal(claims: &Claims, issuer: &str) -> Result<(Principal, Sets), Fault> {
     let place = issuer.trim_start_matches("https://").trim_end_matches('/');
     let mut sets = vec![Arc::from(format!("principalSet://{place}/*"))];
     let groups = claims.groups.iter();

@@ -21,7 +21,7 @@ pub(crate) async fn fill(store: Arc<dyn Store>) {
     let id = |number: u64| format!("o{number}");
     let start_of = |number: u64| {
         let mut start = a_start(&id(number));
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             start.request_id = Some(request_id(&format!("key-{number}"), at(3_600)));
         }
         if number % 50 == 1 {

@@ -12,12 +12,14 @@ use crate::transfer::{Copied, copy};
 use crate::{Deaf, Store};
 
 async fn database(options: &Options, moving: bool) -> Postgres {
-    Postgres::open(&Options { moving, ..options.clone() }, Arc::new(Deaf)).await.unwrap()
+    Postgres::open(&Options { moving, ..options.clone() }, Arc::new(Deaf))
+        .await
+        .expect("the database opens")
 }
 
 fn folder(folder: &TempDir, moving: bool) -> Embedded {
     let options = embedded::Options { moving, ..embedded::Options::new(folder.path()) };
-    Embedded::open(&options, Arc::new(Deaf)).unwrap()
+    Embedded::open(&options, Arc::new(Deaf)).expect("the folder opens")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,9 +19,9 @@ async fn plan(client: &tokio_postgres::Client, sql: &Sql) -> String {
     let explain = format!("EXPLAIN (COSTS OFF) EXECUTE it{values}");
     let rows = client.simple_query(&explain).await.expect("the plan is told");
     client.batch_execute("DEALLOCATE it").await.expect("it goes");
-    let lines = rows.iter().filter_map(|row| match row {
-        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
-        _ => None,
+    let lines = rows.iter().filter_map(|row| {
+        let tokio_postgres::SimpleQueryMessage::Row(row) = row else { return None };
+        row.get(0)
     });
     lines.collect::<Vec<_>>().join("\n")
 }

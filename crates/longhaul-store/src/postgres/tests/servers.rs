@@ -311,7 +311,7 @@ async fn what_is_forgotten_is_in_the_archive() {
     let mut lines = Vec::new();
     for file in std::fs::read_dir(folder.path().join("archive")).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        let parsed = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line));
+        let parsed = text.lines().map(serde_json::from_str::<serde_json::Value>);
         lines.extend(parsed.map(Result::unwrap));
     }
     lines.sort_by_key(|line| line["name"].to_string());
