@@ -1,5 +1,7 @@
 //! Policies as people write them, asked as a server asks.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation ends the test")]
+
 use std::sync::Arc;
 
 use longhaul_auth::policy::{ApiFacts, Decider, Policies, Resource, Roles};

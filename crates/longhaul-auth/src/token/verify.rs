@@ -270,7 +270,7 @@ fn signed(parts: &Parts<'_>, key: &jsonwebtoken::DecodingKey) -> Result<(), Faul
     }
 }
 
-/// The names of the principal sets that somebody belongs to.
+/// The sets that somebody is in.
 type Sets = Arc<[Arc<str>]>;
 
 /// Whom an issuer's token means: an address where it has a good one, or a name within the issuer.
