@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -29,6 +30,10 @@ use crate::events;
 
 /// Answers shorter than this are not worth compressing.
 const GZIP_BYTES_MIN: usize = 1024;
+/// Bytes of a refused request that are read, so that its connection can be used again.
+const UNREAD_BYTES_MAX: usize = 64 << 10;
+/// Longest wait for them.
+const UNREAD_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Answers one HTTP request. `listener_api` is the API that the port was given to.
 pub(crate) async fn answer(
@@ -49,7 +54,7 @@ pub(crate) async fn answer(
     if request.method() == http::Method::GET && request.uri().path() == events::PATH {
         return watch(&server, request).await;
     }
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let mut exchange = Exchange {
         server,
         listener_api,
@@ -57,9 +62,10 @@ pub(crate) async fn answer(
         system: SystemParameters::default(),
         domain: DOMAIN.to_owned(),
     };
-    match exchange.run(body).await {
+    match exchange.run(&mut body).await {
         Ok(json) => exchange.write(StatusCode::OK, json),
         Err(error) => {
+            leave_nothing_unread(&mut body).await;
             crate::log_failure(&error);
             let code = status::http_code(error.code());
             let system = &exchange.system;
@@ -111,6 +117,13 @@ fn demand(response: &mut Response<Body>, error: &Error, host: &str) {
     }
 }
 
+/// Reads what a refused request still sends, within bounds: a connection with unread bytes is closed after
+/// the answer, and clients that use it again then fail without one.
+async fn leave_nothing_unread(body: &mut Incoming) {
+    let rest = Limited::new(body, UNREAD_BYTES_MAX).collect();
+    let _ = tokio::time::timeout(UNREAD_TIME_MAX, rest).await;
+}
+
 /// A method that the request may mean, of one API.
 type Candidate = (Arc<Api>, HttpCall);
 
@@ -136,7 +149,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn run(&mut self, body: Incoming) -> Result<Vec<u8>, Error> {
+    async fn run(&mut self, body: &mut Incoming) -> Result<Vec<u8>, Error> {
         // The path comes first: an unknown one is 404 whatever else is wrong. A request that overrides
         // its verb says so in a header, so its path is looked up under the verb that is meant.
         let raw_query = self.parts.uri.query().unwrap_or_default().to_owned();
