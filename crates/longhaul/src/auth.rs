@@ -347,10 +347,11 @@ fn gcloud(folder: &Folder, server: &str, project: &str, ca: Option<&Path>) -> St
     }
     let _ = writeln!(text, "\n[auth]");
     let _ = writeln!(text, "credential_file_override = {}", folder.service_account().display());
+    let _ = writeln!(text, "token_host = {server}/token");
     let _ = writeln!(text, "\n[component_manager]\ndisable_update_check = True");
     let _ = writeln!(text, "\n[api_endpoint_overrides]");
     for api in bundled::names() {
-        let _ = writeln!(text, "{api} = {server}/");
+        let _ = writeln!(text, "{api} = {server}/{api}/");
     }
     text
 }
@@ -436,7 +437,7 @@ mod tests {
         let text = gcloud(&folder, "https://localhost:1", "p", Some(Path::new("/ca.pem")));
         for part in [
             "custom_ca_certs_file = /ca.pem",
-            "dataproc = https://localhost:1/",
+            "dataproc = https://localhost:1/dataproc/",
             "/a b/service-account.json",
         ] {
             assert!(text.contains(part), "{part}: {text}");

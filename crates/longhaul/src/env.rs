@@ -89,7 +89,7 @@ fn variables(args: &EnvArgs) -> Result<Variables, Failure> {
     let mut put = |name: &str, value: &str| all.push((name.to_owned(), value.to_owned()));
     put("LONGHAUL_SERVER", server);
     for api in bundled::names() {
-        put(&endpoint_override(api), &format!("{server}/"));
+        put(&endpoint_override(api), &format!("{server}/{api}/"));
     }
     put("CLOUDSDK_CORE_DISABLE_PROMPTS", "1");
     put("CLOUDSDK_CORE_DISABLE_USAGE_REPORTING", "1");
@@ -106,6 +106,8 @@ fn variables(args: &EnvArgs) -> Result<Variables, Failure> {
             put("LONGHAUL_TOKEN_FILE", &folder.token().display().to_string());
             put("GOOGLE_APPLICATION_CREDENTIALS", &file);
             put("CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE", &file);
+            // gcloud asks Google for tokens, whatever the account's file says.
+            put("CLOUDSDK_AUTH_TOKEN_HOST", &account.token_uri);
             project = project.or(Some(account.project_id));
             if scheme == "http" {
                 // Python wants HOST and IP, Node, Go and Rust HOST, gcloud ROOT.
@@ -158,6 +160,7 @@ fn every_name() -> Vec<String> {
         "LONGHAUL_TOKEN_FILE",
         "GOOGLE_APPLICATION_CREDENTIALS",
         "CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE",
+        "CLOUDSDK_AUTH_TOKEN_HOST",
         "GOOGLE_CLOUD_PROJECT",
         "CLOUDSDK_CORE_PROJECT",
     ];
@@ -332,7 +335,10 @@ mod tests {
             assert!(names.contains(name), "{name}");
         }
         let value = |name: &str| &variables.iter().find(|(found, _)| found == name).unwrap().1;
-        assert_eq!(value("CLOUDSDK_API_ENDPOINT_OVERRIDES_DATAPROC"), "http://127.0.0.1:4711/");
+        assert_eq!(
+            value("CLOUDSDK_API_ENDPOINT_OVERRIDES_DATAPROC"),
+            "http://127.0.0.1:4711/dataproc/"
+        );
         assert!(value("NODE_EXTRA_CA_CERTS").starts_with('/'));
         assert_eq!(value("CLOUDSDK_AUTH_DISABLE_CREDENTIALS"), "true");
     }

@@ -46,7 +46,7 @@ fn auth_init_makes_an_account_once_with_secrets_for_its_owner_alone() {
     assert_eq!(account["type"], "service_account");
     let gcloud =
         std::fs::read_to_string(home.join("gcloud/configurations/config_longhaul")).unwrap();
-    assert!(gcloud.contains("dataproc = http://127.0.0.1:4711/\n"), "{gcloud}");
+    assert!(gcloud.contains("dataproc = http://127.0.0.1:4711/dataproc/\n"), "{gcloud}");
 
     let again = longhaul(folder.path(), &["auth", "init", "--project", "p"]);
     assert_eq!(again.status.code(), Some(2));
