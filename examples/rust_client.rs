@@ -1,7 +1,7 @@
 //! A client: starts an operation, follows it, says why it is not wanted any more, and reads how it ended.
 //!
 //! Run it with `cargo run --example rust_client -- http://127.0.0.1:7151`.
-#![allow(clippy::print_stdout, reason = "it is a program")]
+#![allow(clippy::print_stdout, missing_docs, reason = "it is a program")]
 
 use longhaul_client::operations::{Change, Client, Error, Operation, WaitOptions};
 

@@ -2,6 +2,7 @@
 //! back, and cleans up after workers that were lost.
 //!
 //! Run it with `cargo run --example rust_worker -- http://127.0.0.1:7151`.
+#![allow(missing_docs, reason = "it is a program")]
 
 use std::time::Duration;
 
