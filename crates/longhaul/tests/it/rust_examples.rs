@@ -7,10 +7,10 @@ use crate::harness::client::Wire;
 use crate::harness::operators::Operators;
 use crate::harness::{Kept, Server, soon};
 
-#[allow(dead_code, missing_docs, reason = "the example's own main is not run here")]
+#[allow(dead_code, reason = "the example's own main is not run here")]
 #[path = "../../../../examples/rust_client.rs"]
 mod rust_client;
-#[allow(dead_code, missing_docs, reason = "the example's own main is not run here")]
+#[allow(dead_code, reason = "the example's own main is not run here")]
 #[path = "../../../../examples/rust_worker.rs"]
 mod rust_worker;
 
