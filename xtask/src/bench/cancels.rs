@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::load::{histogram, now};
+use super::process::Server;
 use super::stream::{self, Receiver, Sender};
 use super::{KIB, Result, grpc, hello, words, works};
 
@@ -86,8 +87,9 @@ impl Moments {
 }
 
 /// W3 with `count` running operations.
-pub(super) async fn running(address: SocketAddr, count: usize, pace: Pace) -> Result<Cancelled> {
-    let names = Arc::new(works::fill(address, count).await?);
+pub(super) async fn running(server: &Server, count: usize, pace: Pace) -> Result<Cancelled> {
+    let address = server.address;
+    let names = Arc::new(works::fill(server, count).await?);
     let moments = Arc::new(Moments::of(count));
     let (sender, mut receiver) = stream::open(address, SESSION_PATH, &opening(count)?).await?;
     let mut held = HashMap::new();
@@ -98,7 +100,7 @@ pub(super) async fn running(address: SocketAddr, count: usize, pace: Pace) -> Re
     let index = names.iter().enumerate().map(|(at, name)| (name.clone(), at)).collect();
     let handler = tokio::spawn(handle(sender, receiver, index, moments.clone()));
     let mut waiters: JoinSet<Result<()>> = JoinSet::new();
-    for (at, mut line) in grpc::connect(address, count).await?.into_iter().enumerate() {
+    for (at, mut line) in grpc::connect(address, count, None).await?.into_iter().enumerate() {
         let (names, moments) = (names.clone(), moments.clone());
         waiters.spawn(async move {
             line.until_cancelled(&names[at]).await?;
@@ -193,7 +195,7 @@ async fn cancel(
     moments: &Arc<Moments>,
     pace: Pace,
 ) -> Result<()> {
-    let mut lines = grpc::connect(address, CLIENTS).await?;
+    let mut lines = grpc::connect(address, CLIENTS, None).await?;
     for line in &mut lines {
         line.hello_there(&names[0]).await?;
     }
@@ -243,11 +245,9 @@ async fn cancel_one(
 }
 
 /// W3q: `count` queued operations, 64 clients. The time of each call, and of all.
-pub(super) async fn queued(
-    address: SocketAddr,
-    count: usize,
-) -> Result<(Histogram<u64>, Duration)> {
-    let names = Arc::new(works::fill(address, count).await?);
+pub(super) async fn queued(server: &Server, count: usize) -> Result<(Histogram<u64>, Duration)> {
+    let address = server.address;
+    let names = Arc::new(works::fill(server, count).await?);
     let moments = Arc::new(Moments::of(count));
     let begin = now();
     cancel(address, &names, &moments, Pace::Burst).await?;

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::load::now;
 use super::process::Server;
+use super::setting::Setting;
 use super::{Result, grpc, works};
 
 /// Clients that start while the server is killed.
@@ -35,9 +36,10 @@ pub(super) async fn crash(
     server: Server,
     live: usize,
 ) -> Result<Crashed> {
-    let mut names = works::fill(server.address, live).await?;
+    let mut names = works::fill(&server, live).await?;
     let mut starters = JoinSet::new();
-    for (client, mut line) in grpc::connect(server.address, STARTERS).await?.into_iter().enumerate()
+    for (client, mut line) in
+        grpc::connect(server.address, STARTERS, None).await?.into_iter().enumerate()
     {
         starters.spawn(async move {
             let mut answered = Vec::new();
@@ -57,8 +59,8 @@ pub(super) async fn crash(
         names.append(&mut answered?);
     }
     let begin = now();
-    let server = Server::longhaul(binary, folder).await?;
-    let mut line = grpc::connect(server.address, 1).await?.remove(0);
+    let server = Server::longhaul(binary, folder, Setting::Plain).await?;
+    let mut line = grpc::connect(server.address, 1, None).await?.remove(0);
     line.get(&names[0]).await?;
     let first_answer = now() - begin;
     line.start("after-the-crash").await?;
@@ -74,7 +76,7 @@ async fn lost(server: &Server, names: Vec<String>) -> Result<usize> {
     let names = Arc::new(names);
     let next = Arc::new(AtomicUsize::new(0));
     let mut readers = JoinSet::new();
-    for mut line in grpc::connect(server.address, STARTERS).await? {
+    for mut line in grpc::connect(server.address, STARTERS, None).await? {
         let (names, next) = (names.clone(), next.clone());
         readers.spawn(async move {
             let mut lost = 0;

@@ -34,14 +34,19 @@ pub(super) const PREFIX_BYTES: usize = 5;
 #[derive(Clone)]
 pub(super) struct Line {
     send: SendRequest<Full<Bytes>>,
+    authorization: Option<HeaderValue>,
 }
 
 /// Lines for `clients`, over as few connections as a careful client library would open.
-pub(super) async fn connect(address: SocketAddr, clients: usize) -> Result<Vec<Line>> {
+pub(super) async fn connect(
+    address: SocketAddr,
+    clients: usize,
+    authorization: Option<&HeaderValue>,
+) -> Result<Vec<Line>> {
     let count = clients.div_ceil(CLIENTS_PER_CONNECTION).clamp(1, CONNECTIONS_MAX);
     let mut connections = Vec::with_capacity(count);
     for _ in 0..count {
-        connections.push(open(address).await?);
+        connections.push(Line { authorization: authorization.cloned(), ..open(address).await? });
     }
     Ok((0..clients).map(|client| connections[client % count].clone()).collect())
 }
@@ -56,7 +61,7 @@ async fn open(address: SocketAddr) -> Result<Line> {
         .await?;
     // A broken connection shows in the calls on it.
     tokio::spawn(gathered(connection, || true));
-    Ok(Line { send })
+    Ok(Line { send, authorization: None })
 }
 
 /// Drives a connection behind the calls that are ready, as the server does: one write for many of
@@ -87,6 +92,13 @@ impl Line {
         Ok(Operation::decode(answer)?.name)
     }
 
+    /// Asks an operation to stop.
+    pub async fn cancel(&mut self, name: &str) -> Result<()> {
+        let request = CancelOperationRequest { name: name.to_owned() };
+        let path = "/google.longrunning.Operations/CancelOperation";
+        self.call(path, &request).await.map(drop)
+    }
+
     /// Gets an operation; the answer's size in bytes.
     pub async fn get(&mut self, name: &str) -> Result<usize> {
         let request = GetOperationRequest { name: name.to_owned() };
@@ -111,12 +123,6 @@ impl Line {
         let request = WaitOperationRequest { name: name.to_owned(), timeout };
         let answer = self.call("/google.longrunning.Operations/WaitOperation", &request).await?;
         words::check_done(&Operation::decode(answer)?)
-    }
-
-    /// Asks for cancellation.
-    pub async fn cancel(&mut self, name: &str) -> Result<()> {
-        let request = CancelOperationRequest { name: name.to_owned() };
-        self.call("/google.longrunning.Operations/CancelOperation", &request).await.map(drop)
     }
 
     /// Waits until an operation is done. Fails when it was not cancelled.
@@ -152,6 +158,9 @@ impl Line {
         let headers = request.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        if let Some(authorization) = &self.authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
         self.send.ready().await?;
         let response = self.send.send_request(request).await?;
         check_status(response.headers(), false)?;

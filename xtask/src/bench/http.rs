@@ -20,6 +20,7 @@ const POLL_EVERY: Duration = Duration::from_millis(2);
 /// One client's own connection.
 pub(super) struct Line {
     send: SendRequest<Full<Bytes>>,
+    authorization: Option<HeaderValue>,
 }
 
 /// As much of an operation as a client reads.
@@ -33,7 +34,11 @@ struct Operation {
 }
 
 /// A connection for each of `clients`.
-pub(super) async fn connect(address: SocketAddr, clients: usize) -> Result<Vec<Line>> {
+pub(super) async fn connect(
+    address: SocketAddr,
+    clients: usize,
+    authorization: Option<&HeaderValue>,
+) -> Result<Vec<Line>> {
     let mut lines = Vec::with_capacity(clients);
     for _ in 0..clients {
         let stream = TcpStream::connect(address).await?;
@@ -41,7 +46,7 @@ pub(super) async fn connect(address: SocketAddr, clients: usize) -> Result<Vec<L
         let (send, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // A broken connection shows in the calls on it.
         tokio::spawn(connection);
-        lines.push(Line { send });
+        lines.push(Line { send, authorization: authorization.cloned() });
     }
     Ok(lines)
 }
@@ -52,6 +57,11 @@ impl Line {
         let path = format!("/v1/{PARENT}/deliveryPipelines?deliveryPipelineId={id}");
         let answer = self.call(Method::POST, &path, words::start_json(id)).await?;
         Ok(serde_json::from_slice::<Operation>(&answer)?.name)
+    }
+
+    /// Asks an operation to stop.
+    pub async fn cancel(&mut self, name: &str) -> Result<()> {
+        self.call(Method::POST, &format!("/v1/{name}:cancel"), Bytes::new()).await.map(drop)
     }
 
     /// Gets an operation; the answer's size in bytes.
@@ -93,6 +103,9 @@ impl Line {
         let headers = request.headers_mut();
         headers.insert(header::HOST, HeaderValue::from_static(HOST));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(authorization) = &self.authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
         self.send.ready().await?;
         let response = self.send.send_request(request).await?;
         let status = response.status();

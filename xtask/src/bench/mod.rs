@@ -12,6 +12,7 @@ mod http;
 mod load;
 mod process;
 mod report;
+mod setting;
 mod stream;
 mod words;
 mod worker;
@@ -28,8 +29,9 @@ use clap::ValueEnum;
 use load::{Client, Measured, Span};
 use process::{Meter, Server};
 use report::{Report, Sample};
+use setting::Setting;
 use worker::Worker;
-use works::{Complete, Get, Hello, Ids, List, Random, Start};
+use works::{Cancel, Complete, Get, Hello, Ids, List, Random, Start};
 
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -54,7 +56,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// W1: durable starts. W2: start, claim, finish, result. W3: cancel running operations, then queued
-    /// ones. W4: get and list. W5: kill -9 and a restart. Ceilings are always measured beside them.
+    /// ones. W4: get and list. W5: kill -9 and a restart. Ceilings are always measured beside them. Access:
+    /// get with tokens and policies, beside get without. Audit: start and cancel with the audit log, beside
+    /// the same without.
     #[arg(value_enum, ignore_case = true, default_value = "all")]
     work: Choice,
     /// Seconds measured in each cell, after one second of warm-up.
@@ -100,6 +104,8 @@ enum Choice {
     #[value(name = "W5")]
     W5,
     Ceilings,
+    Access,
+    Audit,
     All,
 }
 
@@ -131,6 +137,7 @@ enum Work {
     CancelBurst,
     CancelQueued,
     Crash,
+    Cancel,
 }
 
 impl fmt::Display for Work {
@@ -147,6 +154,7 @@ impl fmt::Display for Work {
             Self::CancelBurst => "W3 cancel running, burst",
             Self::CancelQueued => "W3q cancel queued",
             Self::Crash => "W5 kill -9",
+            Self::Cancel => "start and cancel",
         })
     }
 }
@@ -165,7 +173,8 @@ impl Work {
             | Self::Start
             | Self::Complete
             | Self::Get
-            | Self::List => false,
+            | Self::List
+            | Self::Cancel => false,
         }
     }
 }
@@ -179,10 +188,12 @@ impl fmt::Display for Wire {
     }
 }
 
-/// A work, over a wire, with a number of clients; of W3 and W5 it is the number of operations.
+/// A work on a server of some setting, over a wire, with a number of clients; of W3 and W5 it is the number
+/// of operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cell {
     work: Work,
+    setting: Setting,
     wire: Option<Wire>,
     clients: usize,
 }
@@ -249,20 +260,24 @@ fn cells(args: &Args) -> Vec<Cell> {
     };
     let wanted = |choice| args.work == choice || args.work == Choice::All;
     let cancels = wanted(Choice::W3);
-    let works: [(bool, Work, &[u32]); 10] = [
-        (true, Work::Hello, &[64]),
-        (wanted(Choice::W1), Work::Start, &[1, 64, 256]),
-        (wanted(Choice::W2), Work::Complete, &[1, 64]),
-        (wanted(Choice::W4), Work::Get, &[64]),
-        (wanted(Choice::W4), Work::List, &[1, 64]),
-        (cancels, Work::Echo, &[1]),
-        (cancels, Work::CancelPaced, &[100, 1_000]),
-        (cancels, Work::CancelBurst, &[1_000]),
-        (cancels, Work::CancelQueued, &[64]),
-        (wanted(Choice::W5), Work::Crash, &[100_000]),
+    let plain: &[Setting] = &[Setting::Plain];
+    let works: [(bool, Work, &[Setting], &[u32]); 12] = [
+        (true, Work::Hello, plain, &[64]),
+        (wanted(Choice::W1), Work::Start, plain, &[1, 64, 256]),
+        (wanted(Choice::W2), Work::Complete, plain, &[1, 64]),
+        (wanted(Choice::W4), Work::Get, plain, &[64]),
+        (wanted(Choice::W4), Work::List, plain, &[1, 64]),
+        (cancels, Work::Echo, plain, &[1]),
+        (cancels, Work::CancelPaced, plain, &[100, 1_000]),
+        (cancels, Work::CancelBurst, plain, &[1_000]),
+        (cancels, Work::CancelQueued, plain, &[64]),
+        (wanted(Choice::W5), Work::Crash, plain, &[100_000]),
+        (args.work == Choice::Access, Work::Get, &Setting::ACCESS, &[64]),
+        (args.work == Choice::Audit, Work::Cancel, &Setting::AUDIT, &[64]),
     ];
-    let mut cells = vec![Cell { work: Work::Fdatasync, wire: None, clients: 1 }];
-    for (_, work, default) in works.into_iter().filter(|(wanted, ..)| *wanted) {
+    let mut cells =
+        vec![Cell { work: Work::Fdatasync, setting: Setting::Plain, wire: None, clients: 1 }];
+    for (_, work, settings, default) in works.into_iter().filter(|(wanted, ..)| *wanted) {
         for &wire in wires {
             // Sessions are streams, and streams are gRPC's.
             if wire == Wire::Http && work.is_of_streams() {
@@ -273,8 +288,11 @@ fn cells(args: &Args) -> Vec<Cell> {
             if clients.is_empty() {
                 clients.extend(default.iter().map(|&count| count as usize));
             }
-            let cell = |clients| Cell { work, wire: Some(wire), clients };
-            cells.extend(clients.into_iter().map(cell));
+            // The settings of a work in turn, so that what changes meanwhile meets all alike.
+            for clients in clients {
+                let cell = |&setting| Cell { work, setting, wire: Some(wire), clients };
+                cells.extend(settings.iter().map(cell));
+            }
         }
     }
     cells
@@ -325,10 +343,11 @@ impl Run<'_> {
             | Work::Complete
             | Work::Get
             | Work::List
+            | Work::Cancel
             | Work::CancelPaced
             | Work::CancelBurst
             | Work::CancelQueued
-            | Work::Crash => Server::longhaul(&self.binary, folder.path()).await?,
+            | Work::Crash => Server::longhaul(&self.binary, folder.path(), cell.setting).await?,
         };
         let samples = match cell.work {
             Work::Echo | Work::CancelPaced | Work::CancelBurst | Work::CancelQueued => {
@@ -340,6 +359,7 @@ impl Run<'_> {
             | Work::Start
             | Work::Complete
             | Work::Get
+            | Work::Cancel
             | Work::List => match self.on(&server, cell.work, wire, cell.clients).await {
                 Ok(measured) => {
                     let peak = Some(server.peak_kib()?);
@@ -374,7 +394,7 @@ impl Run<'_> {
                 return Ok(vec![sample("", load::now() - begin, latency)?]);
             }
             Work::CancelQueued => {
-                let (latency, all) = cancels::queued(address, QUEUED).await?;
+                let (latency, all) = cancels::queued(server, QUEUED).await?;
                 return Ok(vec![sample("", all, latency)?]);
             }
             Work::CancelPaced if count < 1_000 => cancels::Pace::PerSecond(50),
@@ -386,9 +406,10 @@ impl Run<'_> {
             | Work::Start
             | Work::Complete
             | Work::Get
+            | Work::Cancel
             | Work::List => cancels::Pace::Burst,
         };
-        let cancelled = cancels::running(address, count, pace).await?;
+        let cancelled = cancels::running(server, count, pace).await?;
         let all = cancelled.all;
         let mut last = load::histogram()?;
         last.saturating_record(u64::try_from(all.as_nanos())?);
@@ -419,17 +440,18 @@ impl Run<'_> {
         let stored = usize::try_from(self.args.stored)?;
         let (worker, names) = match work {
             Work::Complete => (Some(Worker::begin(server.address).await?), Vec::new()),
-            Work::Get | Work::List => (None, works::fill(server.address, stored).await?),
+            Work::Get | Work::List => (None, works::fill(server, stored).await?),
             Work::Fdatasync
             | Work::Hello
             | Work::Start
+            | Work::Cancel
             | Work::Echo
             | Work::CancelPaced
             | Work::CancelBurst
             | Work::CancelQueued
             | Work::Crash => (None, Vec::new()),
         };
-        let (names, lines) = (Arc::new(names), works::connect(wire, server.address, n).await?);
+        let (names, lines) = (Arc::new(names), works::connect(wire, server, n).await?);
         let lines = lines.into_iter();
         let measured = match work {
             Work::Fdatasync
@@ -443,6 +465,11 @@ impl Run<'_> {
                 let starts =
                     lines.enumerate().map(|(client, line)| Start { line, ids: Ids::of(client) });
                 self.drive(server, starts).await
+            }
+            Work::Cancel => {
+                let both =
+                    lines.enumerate().map(|(client, line)| Cancel { line, ids: Ids::of(client) });
+                self.drive(server, both).await
             }
             Work::Complete => {
                 let loops =

@@ -7,7 +7,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use super::load::now;
+use super::setting::Setting;
 use super::{Error, Result};
 
 /// How long a server may take until it listens.
@@ -19,11 +22,13 @@ const TICKS: f64 = 100.0;
 pub(super) struct Server {
     child: Child,
     pub address: SocketAddr,
+    /// What clients show with each call.
+    pub authorization: Option<HeaderValue>,
 }
 
 impl Server {
     /// Starts the release binary on a data folder, as its users do, and waits until it listens.
-    pub async fn longhaul(binary: &Path, folder: &Path) -> Result<Self> {
+    pub async fn longhaul(binary: &Path, folder: &Path, setting: Setting) -> Result<Self> {
         let config = folder.join("bench.toml");
         let port_file = folder.join("port");
         let data = folder.join("data");
@@ -31,11 +36,13 @@ impl Server {
         if port_file.exists() {
             std::fs::remove_file(&port_file)?;
         }
+        let prepared = setting.prepare(folder)?;
         std::fs::write(
             &config,
             format!(
-                "listen = \"127.0.0.1:0\"\ndata = {:?}\n\n[[api]]\nbundle = \"clouddeploy\"\n\n[auth]\nmode = \"off\"\n",
-                data.display().to_string()
+                "listen = \"127.0.0.1:0\"\ndata = {:?}\n\n[[api]]\nbundle = \"clouddeploy\"\n\n{}",
+                data.display().to_string(),
+                prepared.configuration
             ),
         )?;
         let log = std::fs::File::create(folder.join("log"))?;
@@ -55,7 +62,8 @@ impl Server {
                     binary.display()
                 ))
             })?;
-        let mut server = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { child, address, authorization: prepared.authorization };
         let deadline = now() + START_MAX;
         loop {
             if let Ok(text) = std::fs::read_to_string(&port_file)
@@ -85,7 +93,8 @@ impl Server {
         let mut line = String::new();
         let out = child.stdout.take().expect("stdout is piped just above");
         let read = BufReader::new(out).read_line(&mut line);
-        let mut server = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { child, address, authorization: None };
         read?;
         server.address.set_port(line.trim().parse()?);
         Ok(server)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::load::Measured;
+use super::setting::Setting;
 use super::{Cell, Result, Work};
 
 /// A cell of one round.
@@ -70,8 +71,11 @@ impl Report {
     pub fn progress(&self, round: u32, rounds: u32, cell: Cell) -> Result<()> {
         let wire = cell.wire.map_or(String::new(), |wire| format!(", {wire}"));
         let clients = cell.clients;
-        let work = cell.work;
-        Ok(writeln!(std::io::stderr(), "round {round}/{rounds}: {work}{wire}, clients: {clients}")?)
+        let (work, setting) = (cell.work, cell.setting);
+        Ok(writeln!(
+            std::io::stderr(),
+            "round {round}/{rounds}: {work}{setting}{wire}, clients: {clients}"
+        )?)
     }
 
     pub fn add(&mut self, sample: Sample) -> Result<()> {
@@ -80,6 +84,7 @@ impl Report {
                 "round": sample.round,
                 "work": sample.cell.work.to_string(),
                 "point": sample.point,
+                "setting": sample.cell.setting.to_string(),
                 "wire": sample.cell.wire.map(|wire| wire.to_string()),
                 "clients": sample.cell.clients,
                 "per_second": sample.per_second,
@@ -112,12 +117,13 @@ impl Report {
             };
             writeln!(
                 out,
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {}{} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 if point.is_empty() {
                     cell.work.to_string()
                 } else {
                     format!("{}: {point}", cell.work)
                 },
+                cell.setting,
                 cell.wire.map_or("–".into(), |wire| wire.to_string()),
                 cell.clients,
                 rate.map_or("–".into(), |rate| rate.show(0)),
@@ -136,6 +142,7 @@ impl Report {
                 Work::Get => (Work::Hello, "gets/s ÷ hello-world/s"),
                 Work::List
                 | Work::Complete
+                | Work::Cancel
                 | Work::Fdatasync
                 | Work::Hello
                 | Work::Echo
@@ -151,7 +158,27 @@ impl Report {
                 writeln!(out, "| {name} | {wire} | {} | {} |", cell.clients, ratio.show(2))?;
             }
         }
+        let set = |(cell, _): &(Cell, &str)| cell.setting != Setting::Plain;
+        for (cell, point) in self.cells().into_iter().filter(set) {
+            let ratio = self.spread(cell, point, |sample| {
+                Some(sample.server_us? / self.plain(sample)?.server_us?)
+            });
+            if let (Some(ratio), Some(wire)) = (ratio, cell.wire) {
+                let (name, clients, shown) = (cell.work, cell.clients, ratio.show(3));
+                let setting = cell.setting;
+                writeln!(
+                    out,
+                    "| server µs: {name}{setting} ÷ without | {wire} | {clients} | {shown} |"
+                )?;
+            }
+        }
         Ok(())
+    }
+
+    /// The same work of the same round on a server without anything.
+    fn plain(&self, sample: &Sample) -> Option<&Sample> {
+        let wanted = Cell { setting: Setting::Plain, ..sample.cell };
+        self.samples.iter().find(|other| other.round == sample.round && other.cell == wanted)
     }
 
     /// Every cell once, in the order measured.

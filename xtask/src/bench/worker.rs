@@ -22,7 +22,7 @@ pub(super) struct Worker(JoinHandle<Result<()>>);
 impl Worker {
     /// Connects and begins to claim.
     pub async fn begin(address: SocketAddr) -> Result<Self> {
-        let line = grpc::connect(address, 1).await?.remove(0);
+        let line = grpc::connect(address, 1, None).await?.remove(0);
         Ok(Self(tokio::spawn(work(line))))
     }
 

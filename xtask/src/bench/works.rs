@@ -1,11 +1,11 @@
 //! The works themselves: what one client does again and again.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
 use super::load::Client;
+use super::process::Server;
 use super::{Result, Wire, grpc, http};
 
 /// Starts under way while a server is filled.
@@ -17,11 +17,16 @@ pub(super) enum Line {
     Http(http::Line),
 }
 
-/// Ways for `clients`.
-pub(super) async fn connect(wire: Wire, address: SocketAddr, clients: usize) -> Result<Vec<Line>> {
+/// Ways for `clients`, who show what the server wants to see.
+pub(super) async fn connect(wire: Wire, server: &Server, clients: usize) -> Result<Vec<Line>> {
+    let (address, token) = (server.address, server.authorization.as_ref());
     Ok(match wire {
-        Wire::Grpc => grpc::connect(address, clients).await?.into_iter().map(Line::Grpc).collect(),
-        Wire::Http => http::connect(address, clients).await?.into_iter().map(Line::Http).collect(),
+        Wire::Grpc => {
+            grpc::connect(address, clients, token).await?.into_iter().map(Line::Grpc).collect()
+        }
+        Wire::Http => {
+            http::connect(address, clients, token).await?.into_iter().map(Line::Http).collect()
+        }
     })
 }
 
@@ -30,6 +35,13 @@ impl Line {
         match self {
             Self::Grpc(line) => line.start(id).await,
             Self::Http(line) => line.start(id).await,
+        }
+    }
+
+    async fn cancel(&mut self, name: &str) -> Result<()> {
+        match self {
+            Self::Grpc(line) => line.cancel(name).await,
+            Self::Http(line) => line.cancel(name).await,
         }
     }
 
@@ -79,6 +91,19 @@ pub(super) struct Start {
 impl Client for Start {
     async fn once(&mut self) -> Result<()> {
         self.line.start(&self.ids.next()).await.map(drop)
+    }
+}
+
+/// Starts and cancels, which ends it at once.
+pub(super) struct Cancel {
+    pub line: Line,
+    pub ids: Ids,
+}
+
+impl Client for Cancel {
+    async fn once(&mut self) -> Result<()> {
+        let name = self.line.start(&self.ids.next()).await?;
+        self.line.cancel(&name).await
     }
 }
 
@@ -137,10 +162,10 @@ impl Client for List {
 }
 
 /// Stores `count` operations; their names.
-pub(super) async fn fill(address: SocketAddr, count: usize) -> Result<Vec<String>> {
+pub(super) async fn fill(server: &Server, count: usize) -> Result<Vec<String>> {
     let mut fillers = JoinSet::new();
     for (filler, line) in
-        connect(Wire::Grpc, address, FILLERS.min(count)).await?.into_iter().enumerate()
+        connect(Wire::Grpc, server, FILLERS.min(count)).await?.into_iter().enumerate()
     {
         let share = count / FILLERS + usize::from(filler < count % FILLERS);
         fillers.spawn(start_many(line, Ids::of(filler), share));
