@@ -229,7 +229,10 @@ mod tests {
 
     #[test]
     fn a_store_is_an_address_or_a_table() {
-        let url = |text: &str| Config::parse(text, "test.toml").unwrap().store.url;
+        let url = |text: &str| {
+            let text = format!("{text}\n[auth]\nmode = \"off\"\n");
+            Config::parse(&text, "test.toml").unwrap().store.url
+        };
         let address = Some("postgres://h/d".to_owned());
         assert_eq!(url("store = \"postgres://h/d\""), address);
         assert_eq!(url("[store]\nurl = \"postgres://h/d\"\nqueue_max = 7"), address);
@@ -242,7 +245,7 @@ mod tests {
     #[test]
     fn the_table_reaches_the_store() {
         let text = "store = \"postgres://h/d\"\n[postgres]\nschema = \"s\"\nwriters = 3\n\
-                    answer_timeout = \"3s\"";
+                    answer_timeout = \"3s\"\n[auth]\nmode = \"off\"";
         let options = postgres_options(&Config::parse(text, "test.toml").unwrap()).unwrap();
         assert_eq!((options.schema.as_str(), options.writers), ("s", 3));
         assert_eq!(options.answer_timeout, Duration::from_secs(3));
