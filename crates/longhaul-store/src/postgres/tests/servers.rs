@@ -238,7 +238,8 @@ async fn cut_connections(options: &Options, times: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_are_cut_lose_nothing_and_do_nothing_twice() {
     let mut options = options();
-    options.url = format!("{}&application_name={}", options.url, options.schema);
+    let joint = if options.url.contains('?') { '&' } else { '?' };
+    options.url = format!("{}{joint}application_name={}", options.url, options.schema);
     let world = server(&options);
     for task in 0..8 {
         world.started(&format!("o{task}"), at(0)).await;
