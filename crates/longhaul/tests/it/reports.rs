@@ -197,12 +197,12 @@ async fn a_report_under_the_name_of_another_apis_operation_changes_nothing() {
         assert_eq!(dataproc.get(&other.operation).await, before);
         // Nor do clients of one API reach what is another's.
         let failure = deploy.try_cancel(&other.operation).await.unwrap_err();
-        // Over HTTP the path already fits no method of that API.
-        let reason = match place.wire {
-            Wire::Grpc => "OPERATION_NOT_FOUND",
-            Wire::Http => "METHOD_NOT_FOUND",
+        // Such a name fits no pattern of that API; over HTTP its path already fits no method.
+        let (code, reason) = match place.wire {
+            Wire::Grpc => ("INVALID_ARGUMENT", "INVALID_NAME"),
+            Wire::Http => ("NOT_FOUND", "METHOD_NOT_FOUND"),
         };
-        failure.is("NOT_FOUND", reason).says(&[&other.operation]);
+        failure.is(code, reason).says(&[&other.operation]);
         assert_eq!(dataproc.get(&other.operation).await, before);
         place.worker().report(own.item(Say::Success(DEPLOY.response()))).await.wants("STOP");
     })
