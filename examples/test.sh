@@ -38,7 +38,7 @@ find_server() {
 
 start_server() {
   local until=$((SECONDS + patience))
-  echo 'listen = "127.0.0.1:0"' >"$folder/longhaul.toml"
+  printf '%s\n' 'listen = "127.0.0.1:0"' '[auth]' 'mode = "off"' >"$folder/longhaul.toml"
   "$binary" serve -c "$folder/longhaul.toml" --port-file "$folder/port" </dev/null >"$folder/log" 2>&1 &
   server=$!
   until [[ -s $folder/port ]]; do
