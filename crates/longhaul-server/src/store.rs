@@ -220,19 +220,21 @@ async fn open_folder(
 mod tests {
     use super::*;
 
+    /// A configuration that says no more than how callers are identified.
+    fn parsed(text: &str) -> Result<Config, Error> {
+        Config::parse(&format!("{text}\n[auth]\nmode = \"off\"\n"), "test.toml")
+    }
+
     #[track_caller]
     fn check_refused(text: &str, word: &str) {
-        let error = Config::parse(text, "test.toml").unwrap_err();
+        let error = parsed(text).unwrap_err();
         assert_eq!(error.reason, Reason::ConfigInvalid);
         assert!(error.message.contains(word), "{}", error.message);
     }
 
     #[test]
     fn a_store_is_an_address_or_a_table() {
-        let url = |text: &str| {
-            let text = format!("{text}\n[auth]\nmode = \"off\"\n");
-            Config::parse(&text, "test.toml").unwrap().store.url
-        };
+        let url = |text: &str| parsed(text).unwrap().store.url;
         let address = Some("postgres://h/d".to_owned());
         assert_eq!(url("store = \"postgres://h/d\""), address);
         assert_eq!(url("[store]\nurl = \"postgres://h/d\"\nqueue_max = 7"), address);
@@ -245,8 +247,8 @@ mod tests {
     #[test]
     fn the_table_reaches_the_store() {
         let text = "store = \"postgres://h/d\"\n[postgres]\nschema = \"s\"\nwriters = 3\n\
-                    answer_timeout = \"3s\"\n[auth]\nmode = \"off\"";
-        let options = postgres_options(&Config::parse(text, "test.toml").unwrap()).unwrap();
+                    answer_timeout = \"3s\"";
+        let options = postgres_options(&parsed(text).unwrap()).unwrap();
         assert_eq!((options.schema.as_str(), options.writers), ("s", 3));
         assert_eq!(options.answer_timeout, Duration::from_secs(3));
         assert!(postgres_options(&Config::default()).is_none());
