@@ -27,6 +27,8 @@ enum Xtask {
     CancelLatency(chaos::latency::Args),
     /// Runs a command beside a PostgreSQL of its own, whose address is in LONGHAUL_TEST_POSTGRES.
     Postgres(rig::command::Args),
+    /// Runs `longhaul dev` on a PostgreSQL of its own, as several servers behind a round robin, until SIGTERM.
+    Fleet(rig::fleet::Args),
     /// Serves the stack's ceiling for a benchmark.
     #[command(name = bench::HELLO_COMMAND, hide = true)]
     BenchHello,
@@ -41,6 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Xtask::Chaos(args) => chaos::run(&args),
         Xtask::CancelLatency(args) => chaos::latency::run(&args),
         Xtask::Postgres(args) => rig::command::run(&args),
+        Xtask::Fleet(args) => rig::fleet::run(&args),
         Xtask::BenchHello => bench::serve_hello(),
     }
 }

@@ -36,6 +36,7 @@ const DEV_EXAMPLES: &str = "\
 Examples:
   longhaul dev                                  everything in memory, port 7151
   longhaul dev --data ./.longhaul               operations survive a restart
+  longhaul dev --store postgres://me@db/test    operations in a database, several servers beside each other
   longhaul dev --duration 1m --cancel-delay 5s  slower work, slower to stop
   longhaul dev --port 0 --port-file port.txt    any free port, written to a file
   longhaul dev --proto ./proto                  your own API beside the bundled ones";
@@ -193,6 +194,9 @@ pub struct DevArgs {
     /// Keep operations in this folder; without it they are gone at the end
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Keep operations in this PostgreSQL database, which other servers may share
+    #[arg(long, value_name = "URL", conflicts_with = "data")]
+    pub store: Option<String>,
     /// How long the practice worker takes for an operation
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
@@ -556,6 +560,7 @@ mod tests {
             "longhaul ops wait",
             "longhaul serve",
             "longhaul dev --prot 1",
+            "longhaul dev --data a --store postgres://b",
             "longhaul ops list --limit 0",
             "longhaul ops cancel",
             "longhaul ops cancel a --filter b",

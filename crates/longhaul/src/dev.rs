@@ -73,6 +73,7 @@ fn config(args: &DevArgs) -> Result<Config, Failure> {
         data: args.data.clone(),
         ..Config::default()
     };
+    config.store.url.clone_from(&args.store);
     for file in &args.api_descriptor {
         config.apis.push(api(Some(file), None));
     }
@@ -99,9 +100,11 @@ fn worker(args: &DevArgs, address: SocketAddr, apis: &[Arc<Api>]) -> Result<Work
 
 /// What to know, and one command to try.
 fn banner(args: &DevArgs, address: SocketAddr, apis: &[Arc<Api>], took: Duration) -> String {
-    let data = match &args.data {
-        Some(folder) => format!("data in {}", folder.display()),
-        None => "data in memory (--data DIR keeps it)".to_owned(),
+    let data = match (&args.data, &args.store) {
+        (Some(folder), _) => format!("data in {}", folder.display()),
+        // Its address may hold a password.
+        (None, Some(_)) => "data in PostgreSQL".to_owned(),
+        (None, None) => "data in memory (--data DIR keeps it)".to_owned(),
     };
     let took = took.as_secs_f64();
     let titles: Vec<&str> = apis.iter().map(|api| api.title().trim_end_matches(" API")).collect();
@@ -149,6 +152,7 @@ mod tests {
             port: 0,
             port_file: None,
             data: None,
+            store: None,
             duration: Duration::from_secs(10),
             cancel_delay: Duration::from_millis(500),
             no_practice: false,
@@ -166,6 +170,9 @@ mod tests {
         assert_eq!(added.len(), 3);
         assert_eq!(added[0].service_config, Some("a.yaml".into()));
         assert_eq!((&added[1].service_config, &added[2].proto), (&None, &Some("protos".into())));
+        let url = "postgres://me:secret@db/test".to_owned();
+        let shared = super::config(&DevArgs { store: Some(url.clone()), ..args() }).unwrap();
+        assert_eq!((shared.store.url, shared.data), (Some(url), None));
         let too_many = DevArgs { service_config: vec!["x".into(); 4], ..args() };
         assert_eq!(super::config(&too_many).unwrap_err().exit, Exit::Usage);
     }
@@ -187,5 +194,8 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+        let shared = DevArgs { store: Some("postgres://me:secret@db/test".into()), ..args() };
+        let text = banner(&shared, address, &apis, Duration::from_millis(60));
+        assert!(text.contains("in PostgreSQL") && !text.contains("secret"), "{text}");
     }
 }

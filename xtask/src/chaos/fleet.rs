@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::{LEASE, Result};
 
-/// How long a server may take until it listens, and until it is ready.
+/// How long a server may take until it listens.
 const START_MAX: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -120,30 +118,6 @@ impl Place {
         let lines: Vec<_> = text.lines().rev().take(10).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
-}
-
-/// Waits until the server says that it can take an operation.
-pub(super) async fn ready(address: SocketAddr) -> Result<()> {
-    let until = now() + START_MAX;
-    loop {
-        let probe = tokio::time::timeout(Duration::from_secs(2), probe(address)).await;
-        if matches!(probe, Ok(Ok(true))) {
-            return Ok(());
-        }
-        if now() > until {
-            return Err(format!("the server at {address} does not become ready").into());
-        }
-        sleep(LOOK_EVERY).await;
-    }
-}
-
-async fn probe(address: SocketAddr) -> Result<bool> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer.starts_with("HTTP/1.1 200"))
 }
 
 #[allow(clippy::disallowed_methods, reason = "a run of chaos measures real time")]

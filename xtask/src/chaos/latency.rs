@@ -13,10 +13,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
-use super::fleet::{Place, ready};
+use super::fleet::Place;
 use super::line::{Fault, Lines};
 use super::words::{self, WorkRequest};
 use super::{Result, database, on_postgres};
+use crate::rig::ready;
 
 /// What half, and all but one in a hundred, must stay within.
 const BOUNDS: [(f64, Duration); 2] =

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::dice::Dice;
-use super::fleet::{Place, ready};
+use super::fleet::Place;
 use super::history::What;
 use super::{Result, Run};
-use crate::rig::RoundRobin;
 use crate::rig::postgres::Postgres;
+use crate::rig::{RoundRobin, ready};
 
 /// How long things stay whole between two faults, in milliseconds.
 const PEACE: (u64, u64) = (1_000, 5_000);
