@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use longhaul_core::{Applied, Error, OperationName};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_postgres::Row;
 
 use super::archive::Archive;
 use super::faults::{Fault, unavailable};
+use super::feed::Told;
 use super::hints::Hints;
 use super::options::Options;
 use super::order::Order;
@@ -45,8 +47,10 @@ pub(super) struct Core {
     /// The newest commit's number; told to other servers.
     pub batches: AtomicI64,
     pub tickets: AtomicU64,
-    /// Rung after a commit that other servers should hear of.
+    /// Rung when other servers should look, because a commit could not tell them itself.
     pub bell: Notify,
+    /// What other servers' notes have told.
+    pub told: Mutex<Told>,
     /// Whether other servers have the store open.
     pub shared: AtomicBool,
     /// Ends the tasks in the background.

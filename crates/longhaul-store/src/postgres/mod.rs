@@ -11,8 +11,10 @@ mod core;
 mod faults;
 mod feed;
 mod hints;
+mod keeper;
 mod migrate;
 mod moving;
+mod note;
 mod options;
 mod order;
 mod queue;
@@ -120,15 +122,16 @@ impl Postgres {
             batches: AtomicI64::new(0),
             tickets: AtomicU64::new(0),
             bell: Notify::new(),
+            told: Mutex::default(),
             shared: AtomicBool::new(true),
             stop: Notify::new(),
             stopped: AtomicBool::new(false),
             options: options.clone(),
         });
         tally::refresh(&core).await?;
-        feed::first_due(&core).await?;
-        feed::backing_off(&core).await?;
-        feed::heartbeat(&core).await?;
+        keeper::first_due(&core).await?;
+        keeper::backing_off(&core).await?;
+        keeper::heartbeat(&core).await?;
         Ok(Self::run(core, ear, token_key))
     }
 
@@ -145,6 +148,7 @@ impl Postgres {
         others.push(tokio::spawn(feed::run_bell(core.clone())));
         others.push(tokio::spawn(feed::run_ear(core.clone(), ear, heard.clone())));
         others.push(tokio::spawn(feed::run_feed(core.clone(), heard)));
+        others.push(tokio::spawn(keeper::run(core.clone())));
         Self { core, token_key, writers: Mutex::new(writers), others }
     }
 }
@@ -267,18 +271,18 @@ impl Store for Postgres {
 
     /// By the database's clock, which is the only one that all servers share.
     async fn present(&self, _now: Timestamp) -> Result<Presence, Error> {
-        feed::present(&self.core).await
+        keeper::present(&self.core).await
     }
 
     async fn recovered(&self, outage: u64) -> Result<(), Error> {
-        feed::recovered(&self.core, outage).await
+        keeper::recovered(&self.core, outage).await
     }
 
     async fn ready(&self) -> Result<(), Error> {
         if self.core.queue.is_closed() {
             return Err(closed());
         }
-        feed::heartbeat(&self.core).await
+        keeper::heartbeat(&self.core).await
     }
 
     fn token_key(&self) -> [u8; 32] {
@@ -299,6 +303,6 @@ impl Store for Postgres {
             }
         }
         self.core.halt();
-        feed::leave(&self.core).await;
+        keeper::leave(&self.core).await;
     }
 }

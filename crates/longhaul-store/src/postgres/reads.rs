@@ -37,14 +37,18 @@ type Held = Result<Vec<Arc<Operation>>, Error>;
 /// Answers gets for as long as the store lives, also after it was closed.
 pub(super) async fn run(core: Arc<Core>) {
     loop {
-        let filled = core.gets.filled.notified();
-        tokio::pin!(filled);
-        filled.as_mut().enable();
-        let (named, claimed) = (some(&core.gets.waiting), some(&core.gets.claimed));
-        if named.is_empty() && claimed.is_empty() {
-            filled.await;
-            continue;
-        }
+        let (named, claimed) = {
+            // Not in line for more while at work: what comes then is for a reader that has nothing to do.
+            let filled = core.gets.filled.notified();
+            tokio::pin!(filled);
+            filled.as_mut().enable();
+            let taken = (some(&core.gets.waiting), some(&core.gets.claimed));
+            if taken.0.is_empty() && taken.1.is_empty() {
+                filled.await;
+                continue;
+            }
+            taken
+        };
         if !named.is_empty() {
             answer(&core, named).await;
         }

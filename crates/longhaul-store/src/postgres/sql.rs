@@ -178,14 +178,17 @@ statements! {
     changes_begin()
         "SELECT pg_current_snapshot()::text, \
                  (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, NULL::text[], \
-                 NULL::bigint[], NULL::integer[], NULL::bigint[]";
+                 NULL::bigint[], NULL::integer[], NULL::bigint[], NULL::bigint, NULL::bigint";
+    // Those that began after the last look, and those that were under way in it. Not all from its xmin on: a
+    // transaction of somebody else that stays open for long would have everything since read again each time.
     changes(INT8, TEXT)
-        "SELECT n.snapshot, n.now_us, c.names, c.revisions, c.kinds, c.claimable_us \
+        "SELECT n.snapshot, n.now_us, c.names, c.revisions, c.kinds, c.claimable_us, c.server, c.batch \
          FROM (SELECT pg_current_snapshot()::text AS snapshot, \
          (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us) AS n \
-         LEFT JOIN {s}.change AS c ON c.server <> $1 \
-         AND c.xid >= pg_snapshot_xmin($2::text::pg_snapshot) \
-         AND NOT pg_visible_in_snapshot(c.xid, $2::text::pg_snapshot)";
+         LEFT JOIN (SELECT a.* FROM {s}.change AS a \
+         WHERE a.xid >= pg_snapshot_xmax($2::text::pg_snapshot) \
+         UNION ALL SELECT b.* FROM pg_snapshot_xip($2::text::pg_snapshot) AS p(xid) \
+         JOIN {s}.change AS b ON b.xid = p.xid) AS c ON c.server <> $1";
     prune(INT8, INT8)
         "DELETE FROM {s}.change WHERE server = $1 AND batch < $2";
     prune_dead()

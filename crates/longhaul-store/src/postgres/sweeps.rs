@@ -17,7 +17,7 @@ use tokio_postgres::Row;
 use super::batch::{Batch, Loaded, Miss};
 use super::core::Core;
 use super::faults::{Fault, again};
-use super::feed;
+use super::keeper;
 use super::queue::full;
 use super::rows::Uid;
 use super::session::{Session, Value, bounded};
@@ -190,7 +190,7 @@ async fn serve(core: &Core, mut sweeps: Vec<Sweep>) {
                     beyond = 1;
                 } else {
                     if sweeps[0].filter().is_none()
-                        && let Err(error) = feed::first_due(core).await
+                        && let Err(error) = keeper::first_due(core).await
                     {
                         tracing::warn!(%error, "what is due first cannot be read");
                     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::{BoxFuture, join_all};
 use longhaul_core::{Operation, OperationName, Timestamp};
@@ -11,6 +12,8 @@ use tokio_postgres::types::ToSql;
 use super::batch::{Batch, RequestKey};
 use super::core::Core;
 use super::faults::{Fault, unavailable};
+use super::feed;
+use super::note::{self, Change};
 use super::rows::{Chunk, Ids, Kept, Uid, Written, commits_in_row};
 use super::session::{Session, Sql, Value, bounded};
 use super::sql::{COLUMN_COUNT, FIRST_CHANGING};
@@ -32,6 +35,8 @@ pub(super) struct Receipt {
     pub later_us: Vec<i64>,
     /// What is due first, read in the transaction, and when that read began.
     pub first_due: Option<(u64, Option<i64>)>,
+    /// Other servers, if there are any, still have to be told that there is something to read.
+    pub untold: bool,
 }
 
 /// Why a commit failed.
@@ -62,7 +67,7 @@ struct Plan {
     moved_keys: Vec<(i32, Arc<str>, OperationName)>,
     free_keys: Vec<(i32, Arc<str>, OperationName)>,
     tally: BTreeMap<(i32, i16), i64>,
-    changed: Vec<(OperationName, i64, i32, Option<i64>)>,
+    changed: Vec<Change>,
     was_due: Vec<i64>,
 }
 
@@ -123,8 +128,12 @@ impl Plan {
                 (before, Some(now)) => {
                     plan.count(core, now, 1)?;
                     let written = Written::new(now, ids(core, &now.operation)?);
-                    let mark = (written.revision, written.ids.kind, written.claimable_us);
-                    plan.changed.push((name.clone(), mark.0, mark.1, mark.2));
+                    plan.changed.push(Change {
+                        name: name.clone(),
+                        revision: written.revision,
+                        kind: written.ids.kind,
+                        claimable_us: written.claimable_us,
+                    });
                     match before {
                         None => plan.inserts.push(written),
                         Some(before) if entry.replaced => {
@@ -170,7 +179,8 @@ impl Plan {
         }
         let kind = ids(core, operation)?.kind;
         let revision = super::rows::signed(operation.revision).saturating_add(1);
-        self.changed.push((operation.name.clone(), revision, kind, None));
+        let name = operation.name.clone();
+        self.changed.push(Change { name, revision, kind, claimable_us: None });
         Ok(())
     }
 
@@ -218,6 +228,7 @@ impl Plan {
             due_us: written().filter_map(|row| row.due_us).collect(),
             later_us: written().filter_map(|row| row.claimable_us).collect(),
             first_due: None,
+            untold: false,
         }
     }
 }
@@ -284,24 +295,44 @@ impl<'p> Pipeline<'p> {
         }
     }
 
-    /// Makes everything ready, then sends it all and the commit; the answers of each.
+    /// Makes everything ready, then sends it all, the commit, and what `note` says, if anything: it comes
+    /// after the commit without waiting for its answer. Not in the transaction, for commits with a
+    /// notification wait for each other in the whole database until they are on disk.
     async fn send(
         &self,
         session: &Session,
-    ) -> Result<Vec<Result<Vec<Row>, tokio_postgres::Error>>, tokio_postgres::Error> {
+        note: Option<(&Sql, &[Value<'_>])>,
+    ) -> Result<Sent, tokio_postgres::Error> {
         let mut ready = Vec::with_capacity(self.0.len());
         let mut values: Vec<Vec<Value<'_>>> = Vec::with_capacity(self.0.len());
         for (sql, arrays) in &self.0 {
             ready.push(session.ready(sql).await?);
             values.push(arrays.iter().map(|array| &**array as Value<'_>).collect());
         }
+        let ready_note = match note {
+            Some((sql, values)) => Some((session.ready(sql).await?, values)),
+            None => None,
+        };
         let mut sent: Vec<BoxFuture<'_, Result<Vec<Row>, tokio_postgres::Error>>> = Vec::new();
         for (ready, values) in ready.iter().zip(&values) {
             sent.push(Box::pin(session.send(ready, values)));
         }
         sent.push(Box::pin(async { session.run("COMMIT").await.map(|()| Vec::new()) }));
-        Ok(join_all(sent).await)
+        if let Some((ready, values)) = &ready_note {
+            sent.push(Box::pin(session.send(ready, values)));
+        }
+        let mut answers = join_all(sent).await;
+        let noted = ready_note.is_some() && answers.pop().is_some_and(|answer| answer.is_ok());
+        Ok(Sent { answers, noted })
     }
+}
+
+/// What came back.
+struct Sent {
+    /// The answer to each statement, then to the commit.
+    answers: Vec<Result<Vec<Row>, tokio_postgres::Error>>,
+    /// The note was taken.
+    noted: bool,
 }
 
 fn pipeline<'p>(core: &'p Core, plan: &'p Plan, number: i64, ask_due: bool) -> Pipeline<'p> {
@@ -356,10 +387,10 @@ fn pipeline<'p>(core: &'p Core, plan: &'p Plan, number: i64, ask_due: bool) -> P
         [
             Box::new(core.server),
             Box::new(number),
-            Box::new(changed.iter().map(|change| change.0.as_str()).collect::<Vec<_>>()),
-            Box::new(changed.iter().map(|change| change.1).collect::<Vec<_>>()),
-            Box::new(changed.iter().map(|change| change.2).collect::<Vec<_>>()),
-            Box::new(changed.iter().map(|change| change.3).collect::<Vec<_>>()),
+            Box::new(changed.iter().map(|change| change.name.as_str()).collect::<Vec<_>>()),
+            Box::new(changed.iter().map(|change| change.revision).collect::<Vec<_>>()),
+            Box::new(changed.iter().map(|change| change.kind).collect::<Vec<_>>()),
+            Box::new(changed.iter().map(|change| change.claimable_us).collect::<Vec<_>>()),
         ],
     );
     if ask_due {
@@ -385,8 +416,15 @@ pub(super) async fn commit(
     let ask_due = plan.was_due.iter().any(|&due_us| core.hints.may_be_first(due_us));
     let mut receipt = plan.receipt();
     let pipe = pipeline(core, &plan, number, ask_due);
-    let answers = match tokio::time::timeout(limit, pipe.send(session)).await {
-        Ok(Ok(answers)) => answers,
+    let (channel, text) = (feed::channel(core), note::write(core.server, number, &plan.changed));
+    let note: [Value<'_>; 2] = [&channel, &text];
+    let note = core.shared.load(Ordering::Relaxed).then_some((&core.sql.notify, &note[..]));
+    receipt.untold = note.is_some();
+    let answers = match tokio::time::timeout(limit, pipe.send(session, note)).await {
+        Ok(Ok(sent)) => {
+            receipt.untold &= !sent.noted;
+            sent.answers
+        }
         Ok(Err(error)) => return Err(error.into()),
         Err(_) => return Err(Broken::Unknown(number, receipt)),
     };

@@ -215,7 +215,9 @@ fn publish(core: &Core, receipt: Receipt, applied: &[&Applied]) {
         if let Some(xid) = receipt.xid {
             core.tally.add(xid, receipt.deltas);
         }
-        core.bell.notify_one();
+        if receipt.untold {
+            core.bell.notify_one();
+        }
     }
     for applied in applied {
         core.tell(applied);

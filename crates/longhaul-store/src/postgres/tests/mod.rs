@@ -5,6 +5,7 @@
 
 mod fixture;
 mod moves;
+mod notes;
 mod plans;
 mod servers;
 

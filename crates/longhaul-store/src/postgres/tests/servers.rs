@@ -17,9 +17,9 @@ use crate::{ClaimFilter, ClaimHint, Deaf, Decide, Due, Failure, Key, Listener, P
 
 /// A server that keeps what it was told of the others.
 #[derive(Default)]
-struct Ears {
+pub(super) struct Ears {
     notes: Notes,
-    elsewhere: Mutex<Vec<(OperationName, u64)>>,
+    pub(super) elsewhere: Mutex<Vec<(OperationName, u64)>>,
 }
 
 impl Listener for Ears {
@@ -37,12 +37,12 @@ impl Listener for Ears {
 }
 
 /// A server on the database of `options`.
-fn server(options: &Options) -> World {
+pub(super) fn server(options: &Options) -> World {
     let notes = Arc::new(Notes::default());
     World { store: opened(options, notes.clone()), notes }
 }
 
-async fn session(options: &Options) -> tokio_postgres::Client {
+pub(super) async fn session(options: &Options) -> tokio_postgres::Client {
     let (client, connection) =
         tokio_postgres::connect(&options.url, NoTls).await.expect("a connection");
     tokio::spawn(connection);
@@ -50,7 +50,7 @@ async fn session(options: &Options) -> tokio_postgres::Client {
 }
 
 /// Waits for something that another task brings about.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..500 {
         if holds() {
             return;
