@@ -331,6 +331,28 @@ fn accounts_sign_for_themselves_by_audience_or_by_scope() {
     assert!(by_scope.scopes.allow(&[CLOUD.into()], "any"));
 }
 
+/// Google's Python clients ask every API for its operations with this one, and for all the rest from then on.
+#[test]
+fn a_token_for_operations_is_good_for_those_of_every_api() {
+    let verifier = verifier();
+    let audience = "https://longrunning.googleapis.com/";
+    let (header, claims) = own(json!({"aud": audience}));
+    let identity = good(&verifier, &rsa(1).sign(&header, &claims));
+    for api in ["clouddeploy.googleapis.com", "dataproc.googleapis.com"] {
+        assert!(identity.scopes.allow(&[CLOUD.into()], api), "{api}");
+    }
+    // A scope that it names is all that it has.
+    let (header, claims) = own(json!({"aud": audience, "scope": "openid"}));
+    let identity = good(&verifier, &rsa(1).sign(&header, &claims));
+    assert!(!identity.scopes.allow(&[CLOUD.into()], "clouddeploy.googleapis.com"));
+    for other in
+        ["https://longrunning.googleapis.com.example.com/", "http://longrunning.googleapis.com/"]
+    {
+        let (header, claims) = own(json!({"aud": other}));
+        bad(&verifier, &rsa(1).sign(&header, &claims), "audience");
+    }
+}
+
 #[test]
 fn accounts_cannot_sign_for_others_nor_for_ever() {
     let verifier = verifier();

@@ -15,10 +15,15 @@ use longhaul_core::Timestamp;
 use super::claims::{Claims, Parts, parse};
 use super::{Accounts, KeySet};
 use crate::bounded::Bounded;
+use crate::identity::CLOUD_PLATFORM;
 use crate::{Identity, Principal, Scopes};
 
 /// Longest life of a token that an account signs for itself. Source: Google's limit of one hour.
 const SELF_SIGNED_LIFE_MAX: Duration = Duration::from_secs(3600);
+/// The audience of Google's Python clients over REST, once they have asked for an operation to wait or cancel:
+/// of all their later tokens, those for starts among them, and for every API. Source: google-api-core,
+/// `operations_v1`.
+const OPERATIONS_AUDIENCE: &str = "https://longrunning.googleapis.com/";
 
 /// Why a token is not taken. The words are for our own log; none quotes the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,20 +227,25 @@ impl Verifier {
         if claims.subject != claims.issuer {
             return Err(Fault::Invalid("an account can sign for itself alone: sub is not iss"));
         }
-        let host = match claims.audiences.as_slice() {
+        let by_audience = match claims.audiences.as_slice() {
             [] => None,
+            [audience] if **audience == *OPERATIONS_AUDIENCE => {
+                Some(Scopes::Listed([Arc::from(CLOUD_PLATFORM)].into()))
+            }
             [audience] => {
                 let host = audience.strip_prefix("https://").unwrap_or_default();
                 let host = (self.rules.host_of)(host.strip_suffix('/').unwrap_or(host));
-                Some(host.ok_or(Fault::Invalid("the token's audience is no API of this server"))?)
+                let host =
+                    host.ok_or(Fault::Invalid("the token's audience is no API of this server"))?;
+                Some(Scopes::Host(host))
             }
             [_, _, ..] => return Err(Fault::Invalid("a self-signed token has one audience")),
         };
-        let scopes = match (&claims.scopes, host) {
-            (Some(scopes), _) => Scopes::Listed(scopes.iter().cloned().collect()),
-            (None, Some(host)) => Scopes::Host(host),
-            (None, None) => return Err(Fault::Invalid("the token has neither audience nor scope")),
-        };
+        let listed =
+            claims.scopes.as_ref().map(|all| Scopes::Listed(all.iter().cloned().collect()));
+        let scopes = listed
+            .or(by_audience)
+            .ok_or(Fault::Invalid("the token has neither audience nor scope"))?;
         let mut identity = self.identity(claims, scopes)?;
         let latest = now + SELF_SIGNED_LIFE_MAX + self.rules.leeway + self.rules.leeway;
         if identity.expires_at.is_some_and(|end| end > latest) {
