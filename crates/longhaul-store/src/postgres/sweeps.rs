@@ -186,6 +186,8 @@ async fn serve(core: &Core, mut sweeps: Vec<Sweep>) {
                 place = last.unwrap_or(place);
                 if rows == wanted {
                     beyond = 0;
+                } else if beyond == 0 && heard_of_more(core, &sweeps).await {
+                    place = Place::FIRST;
                 } else if beyond == 0 && (rows > 0 || core.shared.load(Ordering::Relaxed)) {
                     beyond = 1;
                 } else {
@@ -210,6 +212,19 @@ async fn serve(core: &Core, mut sweeps: Vec<Sweep>) {
             }
         }
     }
+}
+
+/// Where a claim found nothing, looks for kinds that another server has just begun; whether there are some.
+async fn heard_of_more(core: &Core, sweeps: &[Sweep]) -> bool {
+    if !sweeps.iter().any(|one| one.filter().is_some() && one.done.is_empty()) {
+        return false;
+    }
+    let known = core.words.kinds().len();
+    match core.ask(core.patience(), &core.sql.kinds, &[]).await {
+        Ok(rows) => core.words.take_in(&rows),
+        Err(error) => tracing::warn!(%error, "kinds cannot be read"),
+    }
+    core.words.kinds().len() > known
 }
 
 /// One transaction: up to `wanted` rows from `place` on, given to those who want them. Says where the last

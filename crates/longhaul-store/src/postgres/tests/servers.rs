@@ -141,6 +141,20 @@ async fn no_operation_is_claimed_on_two_servers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_finds_at_once_what_another_server_has_begun_of_a_new_kind() {
+    let options = options();
+    let servers = [server(&options), server(&options)];
+    for round in 0..10 {
+        let mut start = a_start(&format!("o{round}"));
+        start.queue = format!("queue-{round}").as_str().into();
+        servers[round % 2].start_at(start, at(0)).await.unwrap();
+        let claimed = servers[1 - round % 2].claim(ClaimFilter::default(), 7, at(1)).await;
+        let claimed: Vec<_> = claimed.iter().map(|operation| operation.name.clone()).collect();
+        assert_eq!(claimed, [name(&format!("o{round}"))]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_request_id_on_two_servers_makes_one_operation() {
     let options = options();
     let servers = [server(&options), server(&options)];
