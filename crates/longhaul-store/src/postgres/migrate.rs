@@ -1,6 +1,7 @@
 //! The schema's steps, forward only: one server at a time takes them, guarded by an advisory lock.
 
 use longhaul_core::{Error, Reason};
+use refinery::Runner;
 use tokio_postgres::Client;
 
 use super::address::Address;
@@ -38,6 +39,18 @@ pub(super) fn check_schema(schema: &str) -> Result<(), Error> {
 ///
 /// Safe to run from several servers at once: they take turns.
 pub async fn migrate(options: &Options) -> Result<Migrated, Error> {
+    migrate_by(options, steps::migrations::runner()).await
+}
+
+/// The same as a program of the next version does it, with one step more.
+#[cfg(all(test, feature = "test-postgres"))]
+pub(super) async fn migrate_further(options: &Options, step: &str) -> Result<Migrated, Error> {
+    let mut steps = steps::migrations::runner().get_migrations().clone();
+    steps.push(refinery::Migration::unapplied("V1000__next", step).expect("its name is one"));
+    migrate_by(options, Runner::new(&steps)).await
+}
+
+async fn migrate_by(options: &Options, runner: Runner) -> Result<Migrated, Error> {
     check_schema(&options.schema)?;
     let address = Address::parse(options.session_url())?;
     let mut direct = options.clone();
@@ -49,13 +62,13 @@ pub async fn migrate(options: &Options) -> Result<Migrated, Error> {
         tokio::time::timeout(options.connect_timeout, config.connect(address.tls)).await;
     let (mut client, connection) = connected.map_err(unavailable)?.map_err(unavailable)?;
     let driver = tokio::spawn(connection);
-    let migrated = run(&mut client, &options.schema).await;
+    let migrated = run(&mut client, &options.schema, runner).await;
     drop(client);
     driver.abort();
     migrated
 }
 
-async fn run(client: &mut Client, schema: &str) -> Result<Migrated, Error> {
+async fn run(client: &mut Client, schema: &str, mut runner: Runner) -> Result<Migrated, Error> {
     let lock = format!("longhaul:{schema}");
     client
         .execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", &[&lock])
@@ -70,7 +83,6 @@ async fn run(client: &mut Client, schema: &str) -> Result<Migrated, Error> {
         client.batch_execute(&create).await.map_err(unavailable)?;
     }
     client.batch_execute(&format!("SET search_path TO \"{schema}\"")).await.map_err(unavailable)?;
-    let mut runner = steps::migrations::runner();
     runner.set_migration_table_name("migration");
     let versions = runner.get_migrations().iter().map(|step| step.version().unsigned_abs());
     let known = versions.max().unwrap_or(0);

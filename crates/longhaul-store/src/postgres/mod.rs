@@ -71,6 +71,15 @@ impl Postgres {
     /// commit made here, and of others' as hints.
     pub async fn open(options: &Options, listener: Arc<dyn Listener>) -> Result<Self, Error> {
         let migrated = migrate(options).await?;
+        Self::open_at(migrated, options, listener).await
+    }
+
+    /// Opens a database whose schema has been brought up to date.
+    async fn open_at(
+        migrated: Migrated,
+        options: &Options,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Self, Error> {
         if migrated.from != Some(migrated.to) {
             tracing::info!(schema = %options.schema, version = migrated.to, "the schema is up to date");
         }

@@ -69,9 +69,8 @@ async fn rows_of_this_version_are_as_the_fixture_has_them() {
     check(&server(&options)).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_of_version_1_are_opened() {
-    let options = options();
+/// Loads the schema of version 1 and its rows.
+pub(super) async fn load_version_1(options: &Options) {
     let (client, connection) =
         tokio_postgres::connect(&options.url, NoTls).await.expect("a connection");
     tokio::spawn(connection);
@@ -81,5 +80,11 @@ async fn rows_of_version_1_are_opened() {
         lines.collect::<Vec<_>>().join("\n").replace("fixture.", &format!("{}.", options.schema));
     let dump = dump.replace("CREATE SCHEMA fixture", &format!("CREATE SCHEMA {}", options.schema));
     client.batch_execute(&dump).await.expect("the fixture is loaded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_version_1_are_opened() {
+    let options = options();
+    load_version_1(&options).await;
     check(&server(&options)).await;
 }
