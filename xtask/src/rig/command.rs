@@ -2,14 +2,21 @@
 
 use std::process::Command;
 
+use super::pooler::Pooler;
 use super::postgres::{Postgres, url_by};
 
 /// The variable that says where it is.
 const VARIABLE: &str = "LONGHAUL_TEST_POSTGRES";
+/// The variable that says where the pooler is, when there is one.
+const POOLER_VARIABLE: &str = "LONGHAUL_TEST_POOLER";
 
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Also start a PgBouncer that gives connections to transactions, where that is installed; its address
+    /// is in LONGHAUL_TEST_POOLER.
+    #[arg(long)]
+    pooler: bool,
     /// The command and its arguments. Gets the address of an empty database in LONGHAUL_TEST_POSTGRES.
     #[arg(required = true, trailing_var_arg = true)]
     command: Vec<String>,
@@ -27,12 +34,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     };
     postgres.create("test").map_err(|error| -> Box<dyn std::error::Error> { error })?;
-    let url = url_by(postgres.port(), "test");
-    let status = Command::new(&args.command[0])
-        .args(&args.command[1..])
-        .env(VARIABLE, url)
-        .status()
-        .map_err(|error| format!("cannot run {}: {error}", args.command[0]))?;
+    let mut command = Command::new(&args.command[0]);
+    command.args(&args.command[1..]).env(VARIABLE, url_by(postgres.port(), "test"));
+    let pooler = if args.pooler {
+        let begun = runtime.block_on(Pooler::begin(postgres.port()));
+        begun.map_err(|error| -> Box<dyn std::error::Error> { error })?
+    } else {
+        None
+    };
+    if let Some(pooler) = &pooler {
+        command.env(POOLER_VARIABLE, url_by(pooler.port(), "test"));
+    }
+    let status =
+        command.status().map_err(|error| format!("cannot run {}: {error}", args.command[0]))?;
+    drop(pooler);
     drop(postgres);
     match status.code() {
         Some(0) => Ok(()),

@@ -1,7 +1,9 @@
-//! What tests and runs of chaos stand on: a PostgreSQL of their own, and a plain TCP round robin.
+//! What tests and runs of chaos stand on: a PostgreSQL of their own, a pooler before it, several servers on
+//! it, and a plain TCP round robin.
 
 pub(crate) mod command;
 pub(crate) mod fleet;
+mod pooler;
 pub(crate) mod postgres;
 mod ready;
 

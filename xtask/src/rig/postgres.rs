@@ -13,7 +13,7 @@ use tempfile::TempDir;
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Who owns the database.
-const USER: &str = "longhaul";
+pub(super) const USER: &str = "longhaul";
 /// How long it may take until it answers: after a crash it reads its log first.
 const READY_TRIES: usize = 600;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -33,7 +33,7 @@ impl Postgres {
     pub async fn begin() -> Result<Option<Self>, Error> {
         let Some(programs) = programs() else { return Ok(None) };
         let folder = tempfile::Builder::new().prefix("longhaul-postgres-").tempdir()?;
-        let other = is_root().then(someone_else).transpose()?;
+        let other = someone_else_than_root()?;
         if let Some((uid, gid)) = other {
             chown(folder.path(), Some(uid), Some(gid))?;
         }
@@ -181,6 +181,11 @@ fn programs() -> Option<PathBuf> {
             .all(|program| folder.join(program).is_file())
     };
     on_path.into_iter().chain(installed).find(whole)
+}
+
+/// Whom to run PostgreSQL's programs as where we are root, which they refuse to be.
+pub(super) fn someone_else_than_root() -> Result<Option<(u32, u32)>, Error> {
+    is_root().then(someone_else).transpose()
 }
 
 fn is_root() -> bool {

@@ -8,6 +8,7 @@ mod moves;
 mod notes;
 mod plans;
 mod servers;
+mod upgrade;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,12 +41,17 @@ fn open(_folder: &Path, listener: Arc<dyn Listener>) -> Arc<dyn Store> {
 
 conformance!(open);
 
-/// The same as behind a pooler that gives connections to transactions.
+/// The same behind a pooler that gives connections to transactions: that of `LONGHAUL_TEST_POOLER`, and
+/// else only as a store behaves there.
 mod pooled {
     use super::*;
 
     fn open(_folder: &Path, listener: Arc<dyn Listener>) -> Arc<dyn Store> {
-        opened(&Options { transaction_pooler: true, ..options() }, listener)
+        let mut options = Options { transaction_pooler: true, ..options() };
+        if let Ok(pooler) = std::env::var("LONGHAUL_TEST_POOLER") {
+            options.session_url = Some(std::mem::replace(&mut options.url, pooler));
+        }
+        opened(&options, listener)
     }
 
     conformance!(open);

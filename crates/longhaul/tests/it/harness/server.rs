@@ -1,5 +1,6 @@
 //! One server in this process, on a port of its own; or, where `LONGHAUL_TEST_SERVERS` says how many,
-//! several on the PostgreSQL of `LONGHAUL_TEST_POSTGRES`, behind a plain round robin.
+//! several on the PostgreSQL of `LONGHAUL_TEST_POSTGRES`, behind a plain round robin. They reach it through
+//! the pooler of `LONGHAUL_TEST_POOLER` where there is one.
 //!
 //! It ends with the test's runtime at the latest; tests about its end call [`Server::stop`].
 
@@ -74,6 +75,10 @@ impl Server {
         let number = SCHEMAS.fetch_add(1, Ordering::Relaxed);
         config.data = None;
         config.store.url = Some(url);
+        if let Ok(pooler) = std::env::var("LONGHAUL_TEST_POOLER") {
+            config.postgres.session_url = config.store.url.replace(pooler);
+            config.postgres.transaction_pooler = true;
+        }
         config.postgres.schema = format!("it_{}_{number}", std::process::id());
         (config.postgres.writers, config.postgres.readers) = (1, 1);
         let mut running = Vec::new();
