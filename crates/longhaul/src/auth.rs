@@ -80,7 +80,7 @@ pub struct InitArgs {
     #[arg(
         long,
         value_name = "URL",
-        default_value = "http://127.0.0.1:7151",
+        default_value = crate::cli::DEFAULT_SERVER,
         env = "LONGHAUL_SERVER"
     )]
     pub server: String,

@@ -17,6 +17,9 @@ use crate::logs::LogArgs;
 use crate::output::{self, Format};
 use crate::{auth, env, tls, worker};
 
+/// Where `longhaul dev` answers when nothing else is said, and so where commands look.
+pub const DEFAULT_SERVER: &str = "http://127.0.0.1:7151";
+
 /// Examples stand before everything else.
 const TEMPLATE: &str = "{about}{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
 
@@ -251,7 +254,7 @@ pub struct TargetArgs {
         global = true,
         value_name = "URL",
         env = "LONGHAUL_SERVER",
-        default_value = "http://127.0.0.1:7151",
+        default_value = DEFAULT_SERVER,
         help_heading = "Server"
     )]
     pub server: String,
@@ -425,7 +428,7 @@ pub struct HealthArgs {
         long,
         value_name = "URL",
         env = "LONGHAUL_SERVER",
-        default_value = "http://127.0.0.1:7151"
+        default_value = DEFAULT_SERVER
     )]
     pub server: String,
     /// Who we are to it.

@@ -30,7 +30,7 @@ pub struct EnvArgs {
         long,
         value_name = "URL",
         env = "LONGHAUL_SERVER",
-        default_value = "http://127.0.0.1:7151"
+        default_value = crate::cli::DEFAULT_SERVER
     )]
     pub server: String,
     /// In whose words; by default those of $SHELL

@@ -100,7 +100,7 @@ pub struct Args {
         long,
         value_name = "URL",
         env = "LONGHAUL_SERVER",
-        default_value = "http://127.0.0.1:7151",
+        default_value = crate::cli::DEFAULT_SERVER,
         help_heading = "Server"
     )]
     pub server: String,
