@@ -1,30 +1,16 @@
 //! An API of somebody's own, from a folder of proto files: served like the bundled ones, with the
 //! choices that its settings make.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use longhaul_server::Config;
-use longhaul_server::config::ApiConfig;
 use longhaul_wire::v1::Effects;
 use serde_json::{Value, json};
 
+use crate::harness::acme::{self, HOST};
 use crate::harness::client::Wire;
 use crate::harness::samples::Typed;
 use crate::harness::{Answer, Ask, Claim, Item, Kept, Place, Say, Seen, Server, Worker, soon};
-
-const HOST: &str = "video.acme.example";
-
-fn load_acme(config: &mut Config) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/acme");
-    config.apis.push(ApiConfig {
-        proto: Some(folder.clone()),
-        service_config: Some(folder.join("service.yaml")),
-        settings: Some(folder.join("settings.yaml")),
-        ..ApiConfig::default()
-    });
-}
 
 /// A client of this API over HTTP, and a worker over either wire.
 struct Acme {
@@ -35,7 +21,7 @@ struct Acme {
 impl Acme {
     async fn everywhere(scenario: impl AsyncFn(Self)) {
         for kept in [Kept::InMemory, Kept::OnDisk] {
-            let server = Arc::new(Server::with(kept, load_acme).await);
+            let server = Arc::new(Server::with(kept, acme::load).await);
             for wire in [Wire::Http, Wire::Grpc] {
                 let worker = Place::on(server.clone(), wire).worker();
                 scenario(Self { server: server.clone(), worker }).await;
