@@ -4,7 +4,8 @@
 //! where repeating helps, a `RetryInfo`. The cause kept for our own log never leaves. Source: AIP-193.
 
 use bytes::Bytes;
-use longhaul_core::{Code, Error, Reason};
+pub use longhaul_core::Code;
+use longhaul_core::{Error, Reason};
 use prost::Message as _;
 
 use crate::json::{write_duration, write_string};

@@ -7,15 +7,15 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
+use longhaul_wire::status::{Code, http_code};
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Request, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use super::client::{RETRY_FIRST, TRIES, retry_pause};
-use super::error::code_name;
 use super::{Client, Error, ErrorInfo, StatusError};
 use crate::channel;
 
@@ -101,34 +101,17 @@ impl Client {
             domain: info.domain.clone(),
             metadata: info.metadata.clone().into_iter().collect(),
         });
+        let code = Code::from_number(status.code().into()).unwrap_or(Code::Unknown);
         Error::Status(Box::new(StatusError {
             url: self.url().to_owned(),
-            http: http_status(status.code()),
-            status: code_name(i64::from(i32::from(status.code()))).to_owned(),
+            http: http_code(code),
+            status: code.name().to_owned(),
             message: status.message().to_owned(),
             info,
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
             details: Vec::new(),
             envelope: true,
         }))
-    }
-}
-
-/// Source: google/rpc/code.proto.
-fn http_status(code: Code) -> u16 {
-    match code {
-        Code::Ok => 200,
-        Code::Cancelled => 499,
-        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,
-        Code::DeadlineExceeded => 504,
-        Code::NotFound => 404,
-        Code::AlreadyExists | Code::Aborted => 409,
-        Code::PermissionDenied => 403,
-        Code::ResourceExhausted => 429,
-        Code::Unimplemented => 501,
-        Code::Unavailable => 503,
-        Code::Unauthenticated => 401,
-        Code::Unknown | Code::Internal | Code::DataLoss => 500,
     }
 }
 

@@ -4,9 +4,8 @@
 
 use std::fmt;
 
+use longhaul_wire::status::Code;
 use serde_json::Value;
-
-use super::error::code_name;
 
 /// An operation as the server sent it: a JSON object, with typed questions.
 /// Source: google/longrunning/operations.proto, Operation.
@@ -149,7 +148,8 @@ impl OperationError {
     /// The code's name, such as `NOT_FOUND`; `UNKNOWN` for a number that google.rpc.Code lacks.
     #[must_use]
     pub fn code_name(&self) -> &'static str {
-        code_name(self.code)
+        let known = i32::try_from(self.code).ok().and_then(Code::from_number);
+        known.unwrap_or(Code::Unknown).name()
     }
 }
 
