@@ -1,12 +1,17 @@
 //! Sessions against the model: what goes over the stream, what its loss costs, and what ends it.
 
+use async_trait::async_trait;
+use longhaul_wire::v1::desired_state::Action as Wish;
 use longhaul_wire::v1::session_request::Request;
 use longhaul_wire::v1::{
-    DesiredUpdate, SessionOpen, SessionRequest, SessionResponse, SessionResults,
+    ClaimRequest, ClaimResponse, DesiredState, DesiredUpdate, ReportRequest, ReportResponse,
+    SessionOpen, SessionRequest, SessionResponse, SessionResults,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 
+use super::model::Row;
 use super::*;
 
 type Out = mpsc::Sender<Result<SessionResponse, Status>>;
