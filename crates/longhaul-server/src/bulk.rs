@@ -4,13 +4,15 @@
 //! Owns the pace and the record of what came of each. The record is the operation's metadata; its
 //! checkpoint notes every page before it is asked, so that a crash neither forgets nor misreports one.
 
+mod asker;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use longhaul_core::{
     Cause, Changes, Command, Desired, Effects, Error, Finish, Operation, OperationName, Payload,
-    Policy, Progress, Refusal, Retry, Start, Timestamp, apply,
+    Policy, Progress, Reason, Refusal, Retry, Start, Timestamp, apply,
 };
 use longhaul_store::{
     ClaimFilter, Cursor, Due, Failure, Key, ListQuery, OWN_API, ParentFilter, Priority, Store,
@@ -24,7 +26,9 @@ use prost::Message as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::audit::Audit;
+use crate::bulk::asker::Asker;
 use crate::call::Caller;
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -32,6 +36,8 @@ use crate::operations::{draw, list_parent};
 use crate::operators::came_of;
 use crate::watch::Watch;
 
+/// What is said of an operation that whoever asked may not cancel.
+const DENIED: &str = Reason::IamPermissionDenied.name();
 const METHOD: &str = "longhaul.v1.Operators.BulkCancel";
 const WORKER: &str = "longhaul";
 /// Silence after which another server takes over.
@@ -68,6 +74,8 @@ pub struct BulkCancels {
     pub limits: Limits,
     /// Where cancels are recorded.
     pub audit: Option<Arc<Audit>>,
+    /// Who may cancel what.
+    pub access: Arc<Access>,
 }
 
 /// Where a bulk cancel stands; kept in its checkpoint.
@@ -101,13 +109,14 @@ impl Chosen {
         Ok(Self { api, parent, filter })
     }
 
-    /// Up to `limit` operations that fit, those not done only, from after a place on.
+    /// Up to `limit` operations that fit and `wanted` takes, those not done only, from after a place on.
     async fn page(
         &self,
         store: &dyn Store,
         mut after: Cursor,
         limit: usize,
         now: Timestamp,
+        wanted: impl Fn(&Operation) -> bool,
     ) -> Result<Place, Error> {
         let (mut page, mut scanned) = (Vec::new(), 0);
         loop {
@@ -126,7 +135,8 @@ impl Chosen {
                     return Ok(Place { after: after.to_bytes().to_vec(), page, last: false });
                 }
                 after = cursor;
-                if operation.visible(now) && self.filter.matches(&operation, &self.api) {
+                let fits = self.filter.matches(&operation, &self.api);
+                if operation.visible(now) && fits && wanted(&operation) {
                     page.push(operation.name.to_string());
                 }
             }
@@ -148,8 +158,18 @@ impl BulkCancels {
         let now = self.clock.now();
         let request = BulkCancelRequest { api: api.name().to_string(), ..request };
         let chosen = Chosen::of(&request, api)?;
+        let asker = Asker::of(&caller.identity, &self.access);
+        if let Err(refused) =
+            self.access.may_cancel_all(&caller.identity, &chosen.api, &request.parent)
+        {
+            // Some of them may still be theirs to cancel.
+            let any = chosen.page(&*self.store, youngest(now), 1, now, |row| asker.may(row));
+            if any.await?.page.is_empty() {
+                return Err(refused);
+            }
+        }
         if request.dry_run {
-            return self.count(&chosen, now).await;
+            return self.count(&chosen, &asker, now).await;
         }
         let (uid, _) = draw(now)?;
         let id = uuid::Uuid::from_u128(uid);
@@ -165,7 +185,7 @@ impl BulkCancels {
             actor: caller.identity.actor(),
             request: Payload {
                 type_name: "longhaul.v1.BulkCancelRequest".into(),
-                value: request.encode_to_vec().into(),
+                value: asker.keep(&request).into(),
             },
             metadata: payload(&BulkCancelProgress::default()),
             traceparent: "".into(),
@@ -189,12 +209,14 @@ impl BulkCancels {
     async fn count(
         &self,
         chosen: &Chosen,
+        asker: &Asker,
         now: Timestamp,
     ) -> Result<v1::BulkCancelResponse, Error> {
         let mut answer = v1::BulkCancelResponse::default();
         let mut after = youngest(now);
         loop {
-            let place = chosen.page(&*self.store, after, ROWS, now).await?;
+            let may = |row: &Operation| asker.may(row);
+            let place = chosen.page(&*self.store, after, ROWS, now, may).await?;
             answer.matched += place.page.len() as u64;
             let room = NAMES_MAX - answer.names.len();
             answer.names.extend(place.page.iter().take(room).cloned());
@@ -324,6 +346,7 @@ struct Work<'a> {
     epoch: u64,
     /// Who started it; the cancels are theirs.
     actor: Arc<str>,
+    asker: Asker,
     reason: Arc<str>,
     chosen: Chosen,
     place: Place,
@@ -334,8 +357,7 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn resume(bulk: &'a BulkCancels, claimed: &Operation) -> Result<Self, Error> {
         let unreadable = |error: prost::DecodeError| {
-            Error::new(longhaul_core::Reason::Internal, "a bulk cancel cannot be read")
-                .caused_by(error)
+            Error::new(Reason::Internal, "a bulk cancel cannot be read").caused_by(error)
         };
         let request = BulkCancelRequest::decode(&*claimed.request.value).map_err(unreadable)?;
         let progress = BulkCancelProgress::decode(&*claimed.metadata.value).map_err(unreadable)?;
@@ -345,7 +367,7 @@ impl<'a> Work<'a> {
         };
         let api = bulk.apis.get(&request.api).cloned().ok_or_else(|| {
             Error::new(
-                longhaul_core::Reason::MethodNotFound,
+                Reason::MethodNotFound,
                 format!("API {} is not served any more; configure it again", request.api),
             )
         })?;
@@ -359,6 +381,7 @@ impl<'a> Work<'a> {
             name: claimed.name.clone(),
             epoch: claimed.epoch,
             actor: claimed.actor.clone(),
+            asker: Asker::kept(&claimed.request.value, &bulk.access).map_err(unreadable)?,
             reason: reason.into(),
             chosen: Chosen::of(&request, api)?,
             place,
@@ -392,7 +415,7 @@ impl<'a> Work<'a> {
         let rate = bulk.limits.bulk_cancels_per_second.max(1);
         let limit = PAGE_MAX.min(rate as usize);
         let after = cursor(&self.place, self.begun);
-        let next = self.chosen.page(&*bulk.store, after, limit, began).await;
+        let next = self.chosen.page(&*bulk.store, after, limit, began, |_| true).await;
         let place = next.map_err(Failure::Store)?;
         let changes = Changes { checkpoint: Some(place.encode_to_vec().into()), ..told(&progress) };
         let (epoch, lease) = (self.epoch, LEASE);
@@ -410,7 +433,9 @@ impl<'a> Work<'a> {
         let mut progress = self.progress.clone();
         for item in asked {
             let item = item?;
-            progress.matched += 1;
+            if item.error != DENIED {
+                progress.matched += 1;
+            }
             let what = match item.error.as_str() {
                 "" => item.outcome().as_str_name(),
                 reason => reason,
@@ -432,6 +457,11 @@ impl<'a> Work<'a> {
             apply(operation.ok_or(Refusal::NotFound)?, command, now)
         });
         let mut item = v1::BulkCancelItem { name: name.to_string(), ..Default::default() };
+        let row = self.bulk.store.get(&name).await.map_err(Failure::Store)?;
+        if row.is_some_and(|row| !self.asker.may(&row)) {
+            item.error = DENIED.to_owned();
+            return Ok(item);
+        }
         match self.bulk.store.update(Key::Name(name.clone()), Priority::Normal, decide).await {
             Ok(applied) => {
                 if let Some(audit) = &self.bulk.audit {

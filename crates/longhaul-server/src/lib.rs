@@ -41,6 +41,7 @@ use longhaul_core::{Error, Reason};
 use longhaul_store::Listener;
 use longhaul_wire::api::Api;
 use longhaul_wire::apis::Apis;
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,7 @@ pub use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::health::GrpcHealth;
 use crate::listener::Listening;
+pub use crate::listener::bind;
 use crate::local::Local;
 use crate::operations::Operations;
 use crate::operators::Operators;
@@ -97,6 +99,15 @@ pub struct Running {
 ///
 /// Fails with `CONFIG_INVALID`, `API_INVALID` or one of the store's errors; nothing listens then.
 pub async fn serve(config: Config) -> Result<Running, Error> {
+    serve_on(config, None).await
+}
+
+/// The same on a socket that is bound already, in place of the one that [`Config::listen`] names: for
+/// whoever has to know the port before there is a server.
+pub async fn serve_on(mut config: Config, socket: Option<TcpListener>) -> Result<Running, Error> {
+    if let Some(address) = socket.as_ref().and_then(|socket| socket.local_addr().ok()) {
+        config.listen = address;
+    }
     config.check()?;
     let apis = Arc::new(load_apis(&config)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -107,7 +118,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
     let identity = local::load(&config)?;
     let access = Access::new(
         &config.auth,
-        identity.as_deref(),
+        identity.clone(),
         apis.clone(),
         store.clone(),
         clock.clone(),
@@ -135,6 +146,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         clock: clock.clone(),
         limits: config.limits.clone(),
         audit: audit.clone(),
+        access: access.clone(),
     };
     let server = Arc::new(Server {
         operations: Operations {
@@ -180,7 +192,7 @@ pub async fn serve(config: Config) -> Result<Running, Error> {
         config,
         draining,
     });
-    let listening = listener::listen(&server).await?;
+    let listening = listener::listen(&server, socket).await?;
     let stop_rounds = CancellationToken::new();
     let rounds = vec![
         tokio::spawn(fleet.run(stop_rounds.clone())),

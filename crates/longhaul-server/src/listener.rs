@@ -63,8 +63,11 @@ impl Listening {
     }
 }
 
-/// Binds every configured address; the main one comes first.
-pub(crate) async fn listen(server: &Arc<Server>) -> Result<Vec<Listening>, Error> {
+/// Binds every configured address, the main one unless it is bound already; that one comes first.
+pub(crate) async fn listen(
+    server: &Arc<Server>,
+    mut main: Option<TcpListener>,
+) -> Result<Vec<Listening>, Error> {
     let room = Arc::new(Semaphore::new(server.config.limits.connections_max));
     let tls = match &server.config.tls {
         Some(config) => Some(Arc::new(Tls::load(config, server.clock.clone())?)),
@@ -87,7 +90,11 @@ pub(crate) async fn listen(server: &Arc<Server>) -> Result<Vec<Listening>, Error
     for (address, api) in wanted {
         let stop = CancellationToken::new();
         let (server, room, tls) = (server.clone(), room.clone(), tls.clone());
-        listening.push(bind(Accept { server, room, api, tls, stop }, address).await?);
+        let socket = match main.take() {
+            Some(socket) => socket,
+            None => bind(address).await?,
+        };
+        listening.push(accept(Accept { server, room, api, tls, stop }, socket)?);
     }
     if let Some(tls) = tls {
         tokio::spawn(tls.keep_fresh(server.draining.clone()));
@@ -95,17 +102,23 @@ pub(crate) async fn listen(server: &Arc<Server>) -> Result<Vec<Listening>, Error
     Ok(listening)
 }
 
-async fn bind(accept: Accept, address: SocketAddr) -> Result<Listening, Error> {
-    let wrong = |error: std::io::Error| {
-        Error::new(
-            Reason::ConfigInvalid,
-            format!(
-                "cannot listen on {address}: {error}; free the port or choose another with --port (0 takes any)"
-            ),
-        )
-    };
-    let socket = TcpListener::bind(address).await.map_err(wrong)?;
-    let address = socket.local_addr().map_err(wrong)?;
+/// Binds an address. Fails with `CONFIG_INVALID`.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|error| unbound(address, &error))
+}
+
+fn unbound(address: SocketAddr, error: &std::io::Error) -> Error {
+    Error::new(
+        Reason::ConfigInvalid,
+        format!(
+            "cannot listen on {address}: {error}; free the port or choose another with --port (0 takes any)"
+        ),
+    )
+}
+
+fn accept(accept: Accept, socket: TcpListener) -> Result<Listening, Error> {
+    let address = socket.local_addr();
+    let address = address.map_err(|error| unbound(accept.server.config.listen, &error))?;
     let stop = accept.stop.clone();
     let accepting = tokio::spawn(accept.run(socket));
     Ok(Listening { address, stop, accepting })

@@ -7,6 +7,7 @@ mod metadata;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -28,8 +29,11 @@ const FORM_BYTES_MAX: usize = 32 << 10;
 /// Source: RFC 7523, 2.1.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
+/// The identity as its file said last. Whoever watches the file puts the next one in its place.
+pub(crate) type Current = Arc<ArcSwap<LocalIdentity>>;
+
 /// The identity of the configuration, if it has one. Fails with `CONFIG_INVALID`.
-pub(crate) fn load(config: &Config) -> Result<Option<Arc<LocalIdentity>>, Error> {
+pub(crate) fn load(config: &Config) -> Result<Option<Current>, Error> {
     let wrong = |message: String| Error::new(Reason::ConfigInvalid, message);
     let Some(file) = &config.auth.local else {
         return match config.auth.mode() {
@@ -42,12 +46,12 @@ pub(crate) fn load(config: &Config) -> Result<Option<Arc<LocalIdentity>>, Error>
     let shown = file.display().to_string();
     let text = std::fs::read_to_string(file)
         .map_err(|error| wrong(format!("auth.local = {shown:?} cannot be read: {error}")))?;
-    Ok(Some(Arc::new(LocalIdentity::parse(&text, &shown)?)))
+    Ok(Some(Arc::new(ArcSwap::from_pointee(LocalIdentity::parse(&text, &shown)?))))
 }
 
 /// The two services of a server in `local` mode.
 pub(crate) struct Local {
-    identity: Arc<LocalIdentity>,
+    identity: Current,
     clock: Arc<dyn Clock>,
 }
 
@@ -55,7 +59,7 @@ impl Local {
     /// None, unless the mode is `local`.
     pub(crate) fn new(
         config: &Config,
-        identity: Option<Arc<LocalIdentity>>,
+        identity: Option<Current>,
         clock: Arc<dyn Clock>,
     ) -> Option<Self> {
         let identity = identity.filter(|_| config.auth.mode() == Mode::Local)?;
@@ -96,7 +100,7 @@ impl Local {
             return refuse(StatusCode::BAD_REQUEST, "invalid_request", "assertion is missing");
         };
         let assertion = Secret::new(assertion);
-        match self.identity.grant(assertion.expose(), self.clock.now()) {
+        match self.identity.load().grant(assertion.expose(), self.clock.now()) {
             Ok(Grant::Access { token, expires_in }) => json_answer(
                 StatusCode::OK,
                 &json!({"access_token": token.expose(), "expires_in": expires_in, "token_type": "Bearer"}),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use longhaul_auth::Identity;
+use longhaul_auth::refusal::{self, Asked};
 use longhaul_core::{
     Applied, Command, Error, EventKind, Operation, OperationName, Outcome, Payload, Policy, Reason,
     Refusal, RequestId, Start, State, apply,
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::bulk::BulkCancels;
-use crate::call::{Call, Caller, not_found, overloaded};
+use crate::call::{Call, Caller, DOMAIN, not_found, overloaded};
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::operations::draw;
@@ -252,9 +253,12 @@ impl Operators {
                 let left = identity.expires_at.map(|over| over.since(operators.clock.now()));
                 changed = tokio::select! {
                     changed = changes.changed() => changed,
-                    // The next look finds that the credential is over, and says so.
                     () = operators.clock.sleep(left.unwrap_or_default()), if left.is_some() => {
-                        changed.into_iter().take(1).collect()
+                        // Whatever is watched, were it nothing.
+                        let (service, method) = (DOMAIN, "longhaul.v1.Operators.Watch");
+                        let over = refusal::credentials_expired(Asked { service, method });
+                        let _ = send.send(Err(over)).await;
+                        return;
                     }
                     () = send.closed() => return,
                     () = operators.draining.cancelled() => return,

@@ -132,6 +132,37 @@ impl Access {
         judged.refused.map_or(Ok(()), Err)
     }
 
+    /// Whether a caller may cancel an operation, whatever the credential's scopes: for those who cancel many.
+    pub(crate) fn may_cancel(&self, identity: &Arc<Identity>, row: &Operation) -> bool {
+        if self.is_off() {
+            return true;
+        }
+        let Some(api) = self.apis.get(&row.api) else { return false };
+        let own = self.own_policy(row);
+        let asker = Asker { access: self, identity, now: self.clock.now(), own: own.as_ref() };
+        let mut judged = Judged::default();
+        asker.row(&mut judged, api, OperationsVerb::Cancel, row.name.as_str(), Some(row));
+        judged.refused.is_none()
+    }
+
+    /// Fails unless a caller may cancel whatever an API has under a parent, be it there or not.
+    pub(crate) fn may_cancel_all(
+        &self,
+        identity: &Arc<Identity>,
+        api: &Api,
+        parent: &str,
+    ) -> Result<(), Error> {
+        if self.is_off() {
+            return Ok(());
+        }
+        let asker = Asker { access: self, identity, now: self.clock.now(), own: None };
+        let parent = settled(api.parent_of_list(parent).unwrap_or(parent));
+        let mut judged = Judged::default();
+        let permissions = self.all(api, OperationsVerb::Cancel);
+        asker.ask(&mut judged, api.name(), permissions, parent, parent);
+        judged.refused.map_or(Ok(()), Err)
+    }
+
     /// What a worker may take of what it asks for: each method with its queue is a resource of its own. Fails
     /// when it asks for a method by name that it may not take, or may take nothing at all.
     pub(crate) fn claimable(
@@ -343,10 +374,23 @@ impl Asker<'_> {
         row: Option<&Operation>,
     ) -> Judged {
         let mut judged = Judged { refused: self.scope(api, method), ..Judged::default() };
+        self.row(&mut judged, api, verb, name, row);
+        judged
+    }
+
+    /// The same whatever the credential's scopes.
+    fn row(
+        self,
+        judged: &mut Judged,
+        api: &Api,
+        verb: OperationsVerb,
+        name: &str,
+        row: Option<&Operation>,
+    ) {
         let parent = parent_of(api, name);
-        self.ask(&mut judged, api.name(), self.access.all(api, verb), name, parent);
+        self.ask(judged, api.name(), self.access.all(api, verb), name, parent);
         if judged.refused.is_some() {
-            return judged;
+            return;
         }
         let mut further = self.further(api, verb);
         match row {
@@ -367,8 +411,7 @@ impl Asker<'_> {
                 }
             }
         }
-        self.ask(&mut judged, api.name(), &further, name, parent);
-        judged
+        self.ask(judged, api.name(), &further, name, parent);
     }
 
     /// An operation of Longhaul's own: for those with the permission, and for who started it.
@@ -411,15 +454,10 @@ impl Asker<'_> {
                 let request = v1::CancelByRequestIdRequest::decode(message).unwrap_or_default();
                 Ok(self.many(&request.api, &request.parent, OperationsVerb::Cancel))
             }
+            // What may be cancelled of what is found is asked for each, by `may_cancel`.
             "BulkCancel" => {
                 let request = v1::BulkCancelRequest::decode(message).unwrap_or_default();
-                let mut judged = self.many(&request.api, &request.parent, OperationsVerb::List);
-                if judged.refused.is_none() {
-                    let cancel = self.many(&request.api, &request.parent, OperationsVerb::Cancel);
-                    judged.checked.extend(cancel.checked);
-                    judged.refused = cancel.refused;
-                }
-                Ok(judged)
+                Ok(self.many(&request.api, &request.parent, OperationsVerb::List))
             }
             "Watch" => {
                 let request = v1::WatchRequest::decode(message).unwrap_or_default();

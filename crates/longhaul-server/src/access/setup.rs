@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use longhaul_auth::local::LocalIdentity;
 use longhaul_auth::policy::{ApiFacts, Decider, Policies, Roles};
-use longhaul_auth::token::{Accounts, HostOf, Issuer, KeySet, Rules, Verifier};
+use longhaul_auth::token::{HostOf, Issuer, Rules, Verifier};
 use longhaul_auth::{Identity, Mode};
-use longhaul_core::{Error, Reason};
+use longhaul_core::Error;
 use longhaul_store::Store;
 use longhaul_wire::api::{Api, MethodKind};
 use longhaul_wire::apis::Apis;
@@ -17,12 +16,13 @@ use super::certificates::Certificates;
 use super::{Access, Oversight, Sources};
 use crate::clock::Clock;
 use crate::config::{Auth, CancelRule};
+use crate::local::Current;
 
 impl Access {
     /// Reads the files that the configuration names. Fails with `CONFIG_INVALID`.
     pub(crate) async fn new(
         config: &Auth,
-        local: Option<&LocalIdentity>,
+        local: Option<Current>,
         apis: Arc<Apis>,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
@@ -42,7 +42,7 @@ impl Access {
             scopes_default: issuer.scopes_default.clone(),
         });
         // This server's own tokens come last, so that the others keep their places.
-        let own = local.map(|_| Issuer {
+        let own = local.as_ref().map(|_| Issuer {
             name: longhaul_auth::local::ISSUER.to_owned(),
             audiences: vec![longhaul_auth::local::ISSUER.to_owned()],
             ..Issuer::default()
@@ -54,15 +54,11 @@ impl Access {
             token_bytes_max: config.token_bytes_max,
             remembered_max: config.tokens_remembered_max,
         }));
-        let accounts = match local {
-            Some(local) => local_keys(local, &verifier, config.issuers.len())?,
-            None => Accounts::default(),
-        };
         let nothing = Policies::none(roles.clone());
         let decider = Arc::new(Decider::new(nothing, config.decisions_remembered_max));
         let sources = Sources::new(
             config.clone(),
-            accounts,
+            local,
             roles,
             verifier.clone(),
             decider.clone(),
@@ -110,21 +106,6 @@ impl Needs {
         }
         needs
     }
-}
-
-/// Takes the keys of a local identity: the server's own, and those of its accounts.
-fn local_keys(local: &LocalIdentity, verifier: &Verifier, place: usize) -> Result<Accounts, Error> {
-    let wrong = |why: String| Error::new(Reason::ConfigInvalid, format!("auth.local: {why}"));
-    let own = serde_json::json!(local.issued_by()).to_string();
-    verifier.set_keys(place, KeySet::parse(&own).map_err(wrong)?);
-    let accounts = local.accounts().iter();
-    let accounts: Vec<_> = accounts
-        .map(|account| serde_json::json!({"email": account.client_email, "keys": account.keys}))
-        .collect();
-    let accounts = serde_json::json!({ "accounts": accounts }).to_string();
-    let accounts = Accounts::parse(&accounts).map_err(wrong)?;
-    verifier.set_accounts(accounts.clone());
-    Ok(accounts)
 }
 
 /// The permissions that an API declares, for its predefined roles.

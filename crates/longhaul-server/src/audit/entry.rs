@@ -169,7 +169,7 @@ impl Entry {
             service_name: &self.service,
             method_name: &self.method,
             resource_name: cut(&self.resource, RESOURCE_BYTES_MAX),
-            authentication_info: Authentication { principal_email: &self.principal },
+            authentication_info: Authentication::of(&self.principal),
             authorization_info: self
                 .asked
                 .iter()
@@ -269,6 +269,18 @@ struct AuditLog<'a> {
 struct Authentication<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     principal_email: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    principal_subject: &'a str,
+}
+
+impl<'a> Authentication<'a> {
+    /// Who has no address has a name in another system. Source: audit_log.proto, `AuthenticationInfo`.
+    fn of(principal: &'a str) -> Self {
+        if principal.starts_with("principal://") {
+            return Self { principal_email: "", principal_subject: principal };
+        }
+        Self { principal_email: principal, principal_subject: "" }
+    }
 }
 
 #[derive(Serialize)]
@@ -381,5 +393,15 @@ mod tests {
             "labels": {"longhaul/lost": "3", "end": ""},
         });
         assert_eq!(json, want);
+    }
+
+    #[test]
+    fn who_has_no_address_is_named_as_a_subject_and_nobody_not_at_all() {
+        let json = |who: &str| serde_json::to_value(Authentication::of(who)).unwrap();
+        let subject = "principal://certificate/dns/worker-7.example";
+        assert_eq!(json(subject), serde_json::json!({"principalSubject": subject}));
+        let email = "ada@example.com";
+        assert_eq!(json(email), serde_json::json!({"principalEmail": email}));
+        assert_eq!(json(""), serde_json::json!({}));
     }
 }

@@ -39,6 +39,9 @@ pub struct Auth {
     /// Shortest time between two requests for the keys of one issuer, however many tokens name unknown ones.
     #[serde(deserialize_with = "duration")]
     pub refetch_wait: Duration,
+    /// Longest time that a request for the keys of an issuer may take.
+    #[serde(deserialize_with = "duration")]
+    pub jwks_timeout: Duration,
     /// Bytes of a token.
     pub token_bytes_max: usize,
     /// Verified tokens that are remembered until they end, about 500 bytes each.
@@ -60,6 +63,7 @@ impl Default for Auth {
             leeway: Duration::from_secs(60),
             reload_every: Duration::from_secs(5),
             refetch_wait: Duration::from_secs(10),
+            jwks_timeout: Duration::from_secs(10),
             token_bytes_max: 16 << 10,
             tokens_remembered_max: 20_000,
             decisions_remembered_max: 100_000,
@@ -137,8 +141,10 @@ impl Auth {
                 "auth.mode = \"{mode}\" needs somebody whose tokens are taken: add [[auth.issuer]] or auth.service_accounts"
             )));
         }
-        if self.reload_every.is_zero() {
-            return Err(invalid("auth.reload_every must be above zero".into()));
+        if self.reload_every.is_zero() || self.jwks_timeout.is_zero() {
+            return Err(invalid(
+                "auth.reload_every and auth.jwks_timeout must be above zero".into(),
+            ));
         }
         for (position, issuer) in self.issuers.iter().enumerate() {
             let name = &issuer.name;

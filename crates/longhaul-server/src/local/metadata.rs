@@ -73,7 +73,8 @@ impl Local {
     }
 
     fn look_up(&self, path: &str, query: &str) -> Result<Response<Body>, Error> {
-        let account = self.identity.default_account();
+        let identity = self.identity.load();
+        let account = identity.default_account();
         let number = &account.project_number;
         if let Some(below) = path.strip_prefix(ACCOUNTS) {
             return self.account(below.trim_start_matches('/'), query);
@@ -93,7 +94,8 @@ impl Local {
     }
 
     fn account(&self, below: &str, query: &str) -> Result<Response<Body>, Error> {
-        let account = self.identity.default_account();
+        let identity = self.identity.load();
+        let account = identity.default_account();
         let recursive = matches!(field(query, "recursive").as_deref(), Some("true" | "True" | ""));
         let email = &account.client_email;
         if below.is_empty() {
@@ -117,7 +119,7 @@ impl Local {
                 let scopes = field(query, "scopes").filter(|scopes| !scopes.is_empty());
                 let scopes = scopes.map_or(CLOUD_PLATFORM.to_owned(), |all| all.replace(',', " "));
                 let now = self.clock.now();
-                let token = self.identity.access_token(account, &scopes, now, TOKEN_LIFE)?;
+                let token = identity.access_token(account, &scopes, now, TOKEN_LIFE)?;
                 let life = TOKEN_LIFE.as_secs();
                 let token = json!({"access_token": token.expose(), "expires_in": life, "token_type": "Bearer"});
                 json_answer(StatusCode::OK, &token)
@@ -126,7 +128,7 @@ impl Local {
                 None => text(StatusCode::BAD_REQUEST, "non-empty audience parameter required\n"),
                 Some(audience) => {
                     let now = self.clock.now();
-                    let token = self.identity.identity_token(account, &audience, now)?;
+                    let token = identity.identity_token(account, &audience, now)?;
                     text(StatusCode::OK, token.expose())
                 }
             },

@@ -3,8 +3,15 @@
 //! After a change that is meant, `LONGHAUL_WRITE_TABLES=1 cargo test -p longhaul --test it access` writes the
 //! table anew; what changed is then in the diff.
 
+mod bulk;
+mod jwks;
+mod local_accounts;
+mod mtls;
+mod on_record;
 mod own_policies;
 pub mod people;
+mod shares;
+mod streams;
 mod workers;
 
 use std::fmt::Write as _;

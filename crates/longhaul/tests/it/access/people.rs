@@ -75,7 +75,7 @@ impl Signer {
     }
 
     pub fn key_set(&self) -> String {
-        json!({"keys": [self.public]}).to_string()
+        key_set(&[self])
     }
 
     pub fn sign(&self, claims: &Value) -> String {
@@ -85,6 +85,12 @@ impl Signer {
         let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &self.key, Algorithm::ES256);
         format!("{signed}.{}", signature.unwrap())
     }
+}
+
+/// What an issuer with these keys publishes.
+pub fn key_set(signers: &[&Signer]) -> String {
+    let keys: Vec<_> = signers.iter().map(|signer| &signer.public).collect();
+    json!({ "keys": keys }).to_string()
 }
 
 /// Seconds since 1970.
@@ -112,6 +118,11 @@ pub struct World {
 
 impl World {
     pub async fn start(change: impl FnOnce(&mut Auth)) -> Self {
+        Self::with(|config| change(&mut config.auth)).await
+    }
+
+    /// The same with a say in everything else, too.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = TempDir::new().unwrap();
         let (issuer, account) = (Signer::new("k1"), Signer::new("sa1"));
         let file = |name: &str| folder.path().join(name);
@@ -120,9 +131,12 @@ impl World {
         let email = "ci@p.iam.gserviceaccount.com";
         let accounts = json!({"accounts": [{"email": email, "keys": [account.public]}]});
         std::fs::write(file("accounts.json"), accounts.to_string()).unwrap();
-        let mut auth = auth(folder.path());
-        change(&mut auth);
-        let server = Server::with(Kept::InMemory, |config: &mut Config| config.auth = auth).await;
+        let auth = auth(folder.path());
+        let server = Server::with(Kept::InMemory, |config: &mut Config| {
+            config.auth = auth;
+            change(config);
+        });
+        let server = server.await;
         let grpc = Connection::new(server.address, Some(DEPLOY.host));
         Self { server, folder, issuer, account, grpc }
     }
@@ -168,13 +182,32 @@ impl World {
         })
     }
 
-    /// Calls over HTTP.
-    pub async fn http(&self, who: &str, ask: Ask) -> Result<Value, Failure> {
+    /// A token of somebody's that ends `seconds` from now.
+    pub fn brief_token(&self, who: &str, seconds: u64) -> String {
+        let mut claims = claims(who);
+        claims["exp"] = json!(now() + seconds);
+        self.issuer.sign(&claims)
+    }
+
+    /// Puts another policy into the file that the server looks at.
+    pub fn write_policy(&self, policy: &str) {
+        let half = self.folder.path().join("policy.half");
+        std::fs::write(&half, policy).unwrap();
+        std::fs::rename(half, self.folder.path().join("policy.yaml")).unwrap();
+    }
+
+    /// Calls over HTTP, and gives the whole answer.
+    pub async fn answer(&self, who: &str, ask: Ask) -> Answer {
         let ask = match self.token(who) {
             Some(token) => ask.header("authorization", format!("Bearer {token}")),
             None => ask,
         };
-        let answer = soon("an answer", ask.host(DEPLOY.host).send(self.address())).await;
+        soon("an answer", ask.host(DEPLOY.host).send(self.address())).await
+    }
+
+    /// Calls over HTTP.
+    pub async fn http(&self, who: &str, ask: Ask) -> Result<Value, Failure> {
+        let answer = self.answer(who, ask).await;
         read(&answer)
     }
 

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::soon;
@@ -90,6 +90,15 @@ impl Ask {
         address: SocketAddr,
     ) -> Result<Answer, String> {
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        self.try_send_through(stream, address).await
+    }
+
+    /// The same over anything that carries bytes.
+    pub async fn try_send_through(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: SocketAddr,
+    ) -> Result<Answer, String> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;

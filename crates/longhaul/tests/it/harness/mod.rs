@@ -12,6 +12,7 @@ pub mod operators;
 pub mod place;
 pub mod process;
 pub mod proxy;
+pub mod published;
 #[allow(
     dead_code,
     reason = "what is left over is for the tests on PostgreSQL and for runs of chaos"

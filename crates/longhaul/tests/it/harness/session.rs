@@ -68,6 +68,16 @@ impl Session {
     }
 
     async fn try_begin(address: SocketAddr, first: Vec<Request>) -> Result<Self, Failure> {
+        let begun = Self::begin_as(address, first, None).await;
+        begun.map_err(|failure| Failure::unreachable(&failure.message))
+    }
+
+    /// The same with a token; whatever the server says to that is the failure.
+    pub async fn begin_as(
+        address: SocketAddr,
+        first: Vec<Request>,
+        token: Option<&str>,
+    ) -> Result<Self, Failure> {
         let (client, socket) = connect(address).await;
         let (requests, receiver) = mpsc::channel(1);
         let sending = requests.clone();
@@ -79,9 +89,13 @@ impl Session {
         });
         let mut client =
             client.max_decoding_message_size(4 << 20).max_encoding_message_size(64 << 20);
-        let answers = soon("a session", client.session(ReceiverStream::new(receiver))).await;
-        let answers =
-            answers.map_err(|status| Failure::unreachable(status.message()))?.into_inner();
+        let mut request = tonic::Request::new(ReceiverStream::new(receiver));
+        if let Some(token) = token {
+            let header = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().insert("authorization", header);
+        }
+        let answers = soon("a session", client.session(request)).await;
+        let answers = answers.map_err(|status| Failure::from_status(&status))?.into_inner();
         Ok(Self { requests: Some(requests), answers, said: VecDeque::new(), socket, reports: 0 })
     }
 

@@ -61,6 +61,13 @@ impl Authority {
         self.sign(common_name, names, ExtendedKeyUsagePurpose::ClientAuth, year)
     }
 
+    /// A certificate for a client that ends at this many seconds since 1970.
+    pub fn client_until(&self, common_name: &str, names: Vec<SanType>, end: u64) -> Pair {
+        let mut params = Self::params(common_name, names, ExtendedKeyUsagePurpose::ClientAuth);
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(end);
+        self.signed(&params)
+    }
+
     /// A certificate for the loopback address that has ended.
     pub fn expired_server(&self) -> Pair {
         let names = vec![SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST))];
@@ -74,12 +81,25 @@ impl Authority {
         usage: ExtendedKeyUsagePurpose,
         year: i32,
     ) -> Pair {
+        let mut params = Self::params(common_name, names, usage);
+        params.not_after = rcgen::date_time_ymd(year, 12, 31);
+        self.signed(&params)
+    }
+
+    fn params(
+        common_name: &str,
+        names: Vec<SanType>,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.subject_alt_names = names;
         params.extended_key_usages = vec![usage];
         params.not_before = rcgen::date_time_ymd(2019, 1, 1);
-        params.not_after = rcgen::date_time_ymd(year, 12, 31);
+        params
+    }
+
+    fn signed(&self, params: &CertificateParams) -> Pair {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         Pair { cert: cert.pem(), key: key.serialize_pem() }
