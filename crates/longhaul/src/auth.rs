@@ -23,7 +23,7 @@ use crate::files::{self, NewFile, Readers};
 use crate::output;
 
 /// How long the token is good that a new folder has; `longhaul auth token` makes others.
-const TOKEN_FILE_LIFE: Duration = Duration::from_secs(24 * 3600);
+pub const TOKEN_FILE_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// Examples of `longhaul auth`.
 pub const EXAMPLES: &str = "\
@@ -162,6 +162,48 @@ impl Folder {
         self.0.join("policy.json")
     }
 
+    /// Makes all of it for one account and the server at a URL without a slash at its end. Gives the
+    /// account's address.
+    pub fn make(
+        &self,
+        account: &str,
+        project: &str,
+        server: &str,
+        ca: Option<&Path>,
+    ) -> Result<String, Failure> {
+        check_id(account, "the account")?;
+        check_id(project, "--project")?;
+        let (account, file) =
+            Account::generate(account, project, &format!("{server}/token")).map_err(unmade)?;
+        let email = account.client_email.clone();
+        let identity = pretty(&IdentityFile::new(account).map_err(unmade)?)?;
+        let token = issued(&identity, "server.json", CLOUD_PLATFORM, TOKEN_FILE_LIFE)?;
+        let secret = |path: PathBuf, text: String| NewFile { path, text, readers: Readers::Owner };
+        let open = |path: PathBuf, text: String| NewFile { path, text, readers: Readers::All };
+        files::make(&[
+            secret(self.server(), identity),
+            secret(self.service_account(), pretty(&file)?),
+            secret(self.token(), token.expose().to_owned() + "\n"),
+            open(self.policy(), policy(project, &email)?),
+            open(self.path().join("longhaul.toml"), configuration(self)),
+            open(self.path().join("gcloud/active_config"), "longhaul".to_owned()),
+            open(
+                self.path().join("gcloud/configurations/config_longhaul"),
+                gcloud(self, server, project, ca),
+            ),
+        ])?;
+        Ok(email)
+    }
+
+    /// Puts a fresh token in the place of the one there was; good for [`TOKEN_FILE_LIFE`].
+    pub fn renew_token(&self) -> Result<(), Failure> {
+        let file = self.server();
+        let text = read_made(&file)?;
+        let token = issued(&text, &file.display().to_string(), CLOUD_PLATFORM, TOKEN_FILE_LIFE)?;
+        let text = token.expose().to_owned() + "\n";
+        files::replace(&NewFile { path: self.token(), text, readers: Readers::Owner })
+    }
+
     /// The first account's file, read.
     pub fn account(&self) -> Result<ServiceAccountFile, Failure> {
         read_account(&self.service_account())
@@ -184,29 +226,8 @@ fn init(args: &InitArgs) -> Result<Exit, Failure> {
     if !server.starts_with("http://") && !server.starts_with("https://") {
         return Err(Failure::usage("--server takes a URL such as http://127.0.0.1:7151"));
     }
-    check_id(&args.account, "the account")?;
-    check_id(&args.project, "--project")?;
-    let (account, file) =
-        Account::generate(&args.account, &args.project, &format!("{server}/token"))
-            .map_err(unmade)?;
-    let email = account.client_email.clone();
-    let identity = pretty(&IdentityFile::new(account).map_err(unmade)?)?;
-    let token = issued(&identity, "server.json", CLOUD_PLATFORM, TOKEN_FILE_LIFE)?;
     let ca = args.ca.as_deref().map(files::absolute).transpose()?;
-    let secret = |path: PathBuf, text: String| NewFile { path, text, readers: Readers::Owner };
-    let open = |path: PathBuf, text: String| NewFile { path, text, readers: Readers::All };
-    files::make(&[
-        secret(folder.server(), identity),
-        secret(folder.service_account(), pretty(&file)?),
-        secret(folder.token(), token.expose().to_owned() + "\n"),
-        open(folder.policy(), policy(&args.project, &email)?),
-        open(folder.path().join("longhaul.toml"), configuration(&folder)),
-        open(folder.path().join("gcloud/active_config"), "longhaul".to_owned()),
-        open(
-            folder.path().join("gcloud/configurations/config_longhaul"),
-            gcloud(&folder, server, &args.project, ca.as_deref()),
-        ),
-    ])?;
+    let email = folder.make(&args.account, &args.project, server, ca.as_deref())?;
     let shown = shell_word(&folder.path().display().to_string());
     let mut text = format!("{email} may do everything in {}.\n\n", args.project);
     // Writing to a String cannot fail.
@@ -237,7 +258,7 @@ fn add(args: &AccountArgs) -> Result<Exit, Failure> {
     let text = pretty(&identity)?;
     files::replace(&NewFile { path: folder.server(), text, readers: Readers::Owner })?;
     output::print(&format!(
-        "{email}: {}\nIt may do nothing until {} says so, and is known to a server from its next start on.\n",
+        "{email}: {}\nIt may do nothing until {} says so. A running server knows it within auth.reload_every, 5 seconds.\n",
         path.display(),
         folder.policy().display()
     ))?;

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use longhaul_server::config::parse_duration;
 
@@ -42,6 +42,7 @@ Examples:
   longhaul dev --store postgres://me@db/test    operations in a database, several servers beside each other
   longhaul dev --duration 1m --cancel-delay 5s  slower work, slower to stop
   longhaul dev --port 0 --port-file port.txt    any free port, written to a file
+  longhaul dev --auth local --tls               as in production: tokens, permissions and TLS
   longhaul dev --proto ./proto                  your own API beside the bundled ones";
 
 const SERVE_EXAMPLES: &str = "\
@@ -200,6 +201,18 @@ pub struct DevArgs {
     /// Keep operations in this PostgreSQL database, which other servers may share
     #[arg(long, value_name = "URL", conflicts_with = "data")]
     pub store: Option<String>,
+    /// Whether callers are asked who they are
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    pub auth: DevAuth,
+    /// With --auth local: the folder of "longhaul auth init"; made when there is none
+    #[arg(long, value_name = "DIR", default_value = "longhaul-auth", env = "LONGHAUL_AUTH_DIR")]
+    pub auth_dir: PathBuf,
+    /// Speak TLS, with a certificate of this machine's own authority
+    #[arg(long)]
+    pub tls: bool,
+    /// With --tls: the folder of "longhaul tls init"; made when there is none
+    #[arg(long, value_name = "DIR", default_value = "longhaul-tls", env = "LONGHAUL_TLS_DIR")]
+    pub tls_dir: PathBuf,
     /// How long the practice worker takes for an operation
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
@@ -218,6 +231,17 @@ pub struct DevArgs {
     /// google.api.Service YAML of an added API; one for each, descriptor sets first
     #[arg(long, value_name = "FILE")]
     pub service_config: Vec<PathBuf>,
+}
+
+/// Whether callers of `longhaul dev` are asked who they are. The other modes need to be told whose tokens or
+/// certificates count, so they take a configuration, and `longhaul serve`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DevAuth {
+    /// Nobody is asked; everybody may do everything
+    #[default]
+    Off,
+    /// Callers show tokens that this server gives to the accounts of a folder
+    Local,
 }
 
 /// `longhaul serve`.

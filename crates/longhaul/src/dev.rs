@@ -1,5 +1,7 @@
 //! `longhaul dev`: a server on loopback with a worker that practises, ready in a moment.
 
+mod access;
+
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::DevArgs;
+use crate::dev::access::Access;
 use crate::failure::{Exit, Failure};
 use crate::practice::Practice;
 use crate::version::VERSION;
@@ -29,17 +32,21 @@ const LEASE: Duration = Duration::from_secs(15);
 /// Serves until a signal.
 pub fn run(args: DevArgs) -> Result<Exit, Failure> {
     let began = Instant::now();
-    let config = config(&args)?;
+    let mut config = config(&args)?;
     serve::on_all_threads(async move {
-        let running = serve::start(config).await?;
+        // Accounts and hints name the port, so it has to be known before there is a server.
+        let socket = serve::bind(config.listen).await?;
+        let access = Access::prepare(&args, socket.local_addr()?)?;
+        access.configure(&mut config);
+        let running = serve::start_on(config, Some(socket)).await?;
         let address = running.address();
         let apis = running.apis();
         let shutdown = CancellationToken::new();
-        let worker = if args.no_practice { None } else { Some(worker(&args, address, &apis)?) };
+        let worker = if args.no_practice { None } else { Some(worker(&args, &access, &apis)?) };
         let worker = worker.map(|worker| tokio::spawn(worker.run(shutdown.clone())));
         serve::write_port(args.port_file.as_deref(), address)?;
-        output::print(&banner(&args, address, &apis, began.elapsed()))?;
-        serve::until_signal(async {
+        output::print(&banner(&args, &access, &apis, began.elapsed()))?;
+        let stop = async {
             shutdown.cancel();
             if let Some(worker) = worker {
                 match worker.await {
@@ -49,8 +56,11 @@ pub fn run(args: DevArgs) -> Result<Exit, Failure> {
                 }
             }
             running.stop().await;
-        })
-        .await
+        };
+        tokio::select! {
+            ended = serve::until_signal(stop) => ended,
+            () = access.keep_token() => Ok(Exit::Done),
+        }
     })
 }
 
@@ -84,7 +94,7 @@ fn config(args: &DevArgs) -> Result<Config, Failure> {
 }
 
 /// The practice worker: an ordinary client of the server, over its own port.
-fn worker(args: &DevArgs, address: SocketAddr, apis: &[Arc<Api>]) -> Result<Worker, Failure> {
+fn worker(args: &DevArgs, access: &Access, apis: &[Arc<Api>]) -> Result<Worker, Failure> {
     let options = Options {
         name: format!("practice/{}", std::process::id()),
         slots: SLOTS,
@@ -93,26 +103,26 @@ fn worker(args: &DevArgs, address: SocketAddr, apis: &[Arc<Api>]) -> Result<Work
         ..Options::default()
     };
     let handler = Practice::new(apis, args.duration, args.cancel_delay);
-    Grpc::connect(&format!("http://{address}"))
+    Grpc::connect_with(&access.url, &access.credentials()?)
         .and_then(|link| Worker::new(options, link, handler))
         .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
 /// What to know, and one command to try.
-fn banner(args: &DevArgs, address: SocketAddr, apis: &[Arc<Api>], took: Duration) -> String {
+fn banner(args: &DevArgs, access: &Access, apis: &[Arc<Api>], took: Duration) -> String {
     let data = match (&args.data, &args.store) {
         (Some(folder), _) => format!("data in {}", folder.display()),
         // Its address may hold a password.
         (None, Some(_)) => "data in PostgreSQL".to_owned(),
         (None, None) => "data in memory (--data DIR keeps it)".to_owned(),
     };
-    let took = took.as_secs_f64();
+    let (url, took) = (&access.url, took.as_secs_f64());
     let titles: Vec<&str> = apis.iter().map(|api| api.title().trim_end_matches(" API")).collect();
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "  Longhaul {VERSION} · ready in {took:.2} s · everything on http://{address} · {data}"
+        "  Longhaul {VERSION} · ready in {took:.2} s · everything on {url} · {data}"
     );
     let _ = writeln!(text, "  APIs     {}", titles.join(" · "));
     let worker = if args.no_practice {
@@ -124,12 +134,21 @@ fn banner(args: &DevArgs, address: SocketAddr, apis: &[Arc<Api>], took: Duration
         )
     };
     let _ = writeln!(text, "  Worker   {worker}");
+    for (word, what) in access.lines() {
+        let _ = writeln!(text, "  {word:<8} {what}");
+    }
     let _ = writeln!(
         text,
-        "  Try      curl -d '{{}}' 'http://{address}/clouddeploy/v1/projects/demo/locations/us-central1/deliveryPipelines?deliveryPipelineId=first'"
+        "  Try      curl {}-d '{{}}' '{url}/clouddeploy/v1/projects/{}/locations/us-central1/deliveryPipelines?deliveryPipelineId=first'",
+        access.curl_flags(),
+        access.project,
     );
-    let server =
-        if args.port == 7151 { String::new() } else { format!(" --server http://{address}") };
+    let mut server = String::new();
+    if !access.is_open() {
+        let _ = writeln!(text, "           {}", access.env_command());
+    } else if args.port != 7151 {
+        server = format!(" --server {url}");
+    }
     let _ = writeln!(text, "           longhaul operations list{server}");
     text
 }
@@ -146,6 +165,7 @@ fn span(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::DevAuth;
 
     fn args() -> DevArgs {
         DevArgs {
@@ -153,6 +173,10 @@ mod tests {
             port_file: None,
             data: None,
             store: None,
+            auth: DevAuth::Off,
+            auth_dir: "longhaul-auth".into(),
+            tls: false,
+            tls_dir: "longhaul-tls".into(),
             duration: Duration::from_secs(10),
             cancel_delay: Duration::from_millis(500),
             no_practice: false,
@@ -181,7 +205,8 @@ mod tests {
     fn the_banner_says_where_what_and_how_to_begin() {
         let address = SocketAddr::from(([127, 0, 0, 1], 4711));
         let apis = longhaul_wire::bundled::load_all().unwrap();
-        let text = banner(&args(), address, &apis, Duration::from_millis(60));
+        let access = Access::prepare(&args(), address).unwrap();
+        let text = banner(&args(), &access, &apis, Duration::from_millis(60));
         for part in [
             "ready in 0.06 s",
             "http://127.0.0.1:4711",
@@ -195,7 +220,7 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         let shared = DevArgs { store: Some("postgres://me:secret@db/test".into()), ..args() };
-        let text = banner(&shared, address, &apis, Duration::from_millis(60));
+        let text = banner(&shared, &access, &apis, Duration::from_millis(60));
         assert!(text.contains("in PostgreSQL") && !text.contains("secret"), "{text}");
     }
 }

@@ -42,8 +42,8 @@ pub struct EnvArgs {
     /// The authority of the server's certificate, PEM. It takes the place of the public ones
     #[arg(long, value_name = "FILE", env = "LONGHAUL_CA_FILE")]
     pub ca: Option<PathBuf>,
-    /// The project that clients use when none is said
-    #[arg(long, value_name = "ID", env = "LONGHAUL_PROJECT")]
+    /// The project that clients use when none is said: the account's, or what LONGHAUL_PROJECT says
+    #[arg(long, value_name = "ID")]
     pub project: Option<String>,
     /// Take all of them away again
     #[arg(long)]
@@ -117,7 +117,10 @@ fn variables(args: &EnvArgs) -> Result<Variables, Failure> {
             }
         }
     }
-    if let Some(project) = &project {
+    // What an older call has set counts least: the folder may be another one now.
+    let project = project.or_else(|| std::env::var("LONGHAUL_PROJECT").ok());
+    if let Some(project) = project.as_ref().filter(|project| !project.is_empty()) {
+        put("LONGHAUL_PROJECT", project);
         put("GOOGLE_CLOUD_PROJECT", project);
         put("CLOUDSDK_CORE_PROJECT", project);
     }
@@ -161,6 +164,7 @@ fn every_name() -> Vec<String> {
         "GOOGLE_APPLICATION_CREDENTIALS",
         "CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE",
         "CLOUDSDK_AUTH_TOKEN_HOST",
+        "LONGHAUL_PROJECT",
         "GOOGLE_CLOUD_PROJECT",
         "CLOUDSDK_CORE_PROJECT",
     ];

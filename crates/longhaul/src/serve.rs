@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use longhaul_server::{Config, Running};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::ServeArgs;
@@ -32,7 +33,21 @@ pub fn read_config(file: &Path) -> Result<Config, Failure> {
 
 /// Starts a server, or says why not.
 pub async fn start(config: Config) -> Result<Running, Failure> {
-    longhaul_server::serve(config).await.map_err(|error| {
+    start_on(config, None).await
+}
+
+/// The same on a socket that is bound already.
+pub async fn start_on(config: Config, socket: Option<TcpListener>) -> Result<Running, Failure> {
+    longhaul_server::serve_on(config, socket).await.map_err(|error| {
+        Failure::new(Exit::Failed, error.message)
+            .because(error.reason.name())
+            .help(error.reason.help())
+    })
+}
+
+/// A port, before there is a server on it.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    longhaul_server::bind(address).await.map_err(|error| {
         Failure::new(Exit::Failed, error.message)
             .because(error.reason.name())
             .help(error.reason.help())

@@ -97,6 +97,11 @@ impl Folder {
         self.0.join("server-key.pem")
     }
 
+    /// Whether everything is there that a server needs, and those who believe it.
+    pub fn is_there(&self) -> bool {
+        [self.ca(), self.server(), self.server_key()].iter().all(|file| file.exists())
+    }
+
     /// A client's certificate and key.
     pub fn client(&self, name: &str) -> (PathBuf, PathBuf) {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.@".contains(c) { c } else { '_' };

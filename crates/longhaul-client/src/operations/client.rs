@@ -56,6 +56,8 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("longhaul/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
+            // In HTTP/2 the URL's own host wins over the one of `with_host`.
+            .http1_only()
             .redirect(reqwest::redirect::Policy::none());
         if is_loopback(&base) {
             builder = builder.no_proxy();

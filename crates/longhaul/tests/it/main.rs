@@ -22,6 +22,7 @@ mod command_worker;
 mod copies;
 mod crashes;
 mod deletes;
+mod dev_access;
 mod failpoints;
 mod five_apis;
 #[cfg(feature = "test-postgres")]

@@ -38,6 +38,40 @@ impl Process {
         Self::start(dev_command(folder, &port_file, arguments), port_file, scratch).await
     }
 
+    /// Starts `longhaul dev` in `folder`, with everything in memory there, and gives what it says to people.
+    pub async fn dev_in(folder: &Path, arguments: &[&str]) -> (Self, String) {
+        let scratch = TempDir::new().unwrap();
+        let (port_file, said) = (scratch.path().join("port"), scratch.path().join("said"));
+        let mut command = alone(command());
+        let port = if arguments.contains(&"--port") { &[][..] } else { &["--port", "0"] };
+        command.arg("dev").args(port).arg("--port-file").arg(&port_file).args(arguments);
+        command.current_dir(folder).stdout(std::fs::File::create(&said).unwrap());
+        let process = Self::start(command, port_file, scratch).await;
+        let whole = async {
+            loop {
+                let text = tokio::fs::read_to_string(&said).await.unwrap();
+                if text.contains("operations list") {
+                    return text;
+                }
+                // tidy: sleep: a pause between two looks at a file; the caller has a deadline
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let said = soon("the banner", whole).await;
+        (process, said)
+    }
+
+    /// Runs `longhaul dev` in `folder` where it is expected to give up by itself.
+    pub async fn dev_in_fails(folder: &Path, arguments: &[&str]) -> Ended {
+        let mut command = alone(command());
+        command.arg("dev").args(arguments).current_dir(folder).stderr(Stdio::piped());
+        let output = soon("the end of the server", command.output()).await.unwrap();
+        Ended {
+            code: output.status.code(),
+            errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// Starts `longhaul serve` with this configuration and waits until it says where it listens. Nobody is
     /// asked who they are, unless the configuration says so.
     pub async fn serve(configuration: &str) -> Self {
@@ -156,6 +190,14 @@ fn dev_command(folder: &Path, port_file: &Path, arguments: &[&str]) -> Command {
     let mut command = command();
     command.args(["dev", "--port", "0", "--port-file"]).arg(port_file);
     command.arg("--data").arg(folder).args(arguments);
+    command
+}
+
+/// Without what the environment of the tests says of servers and identities.
+fn alone(mut command: Command) -> Command {
+    for name in ["PORT", "AUTH_DIR", "TLS_DIR", "PROJECT", "SERVER", "TOKEN_FILE", "CA_FILE"] {
+        command.env_remove(format!("LONGHAUL_{name}"));
+    }
     command
 }
 
