@@ -1,89 +1,143 @@
 """Cancels with Google's Python client as somebody who may, and as everybody who must not.
 
-Prints one case a line: its name, what came, what is wanted, divided by tabs.
+Prints one case a line, in JSON: what the client's user sees. The suite says what it should have been.
 """
 
+import json
 import os
 import sys
 
 import grpc
 from google.api_core import exceptions
-from google.auth import credentials
+from google.auth import exceptions as auth_exceptions
 from google.cloud import deploy_v1
-from google.oauth2 import service_account
+from google.longrunning import operations_pb2, operations_pb2_grpc
+from google.oauth2 import credentials, service_account
 
-TRANSPORT = sys.argv[1]
-PORT = os.environ["AUTH_PORT"]
-OPERATION = os.environ["AUTH_OPERATION"]
-METHOD = "google.longrunning.Operations.CancelOperation"
-PERMISSION = "clouddeploy.operations.cancel"
-INVALID = f"401 ACCESS_TOKEN_TYPE_UNSUPPORTED googleapis.com {METHOD}"
-DENIED = f"403 IAM_PERMISSION_DENIED clouddeploy.googleapis.com {PERMISSION}"
+TRANSPORT, URL, HOST = sys.argv[1], os.environ["AUTH_URL"], os.environ["AUTH_HOST"]
+OURS, THEIRS = os.environ["AUTH_OPERATION"], os.environ["AUTH_FOREIGN"]
 
 
-class Fixed(credentials.Credentials):
-    """A token that is sent as it is, good or not."""
-
-    def __init__(self, token):
-        super().__init__()
-        self.token = token
+class Renewed(credentials.Credentials):
+    """A token whose owner gets the very same again when it is refused."""
 
     def refresh(self, request):
         pass
 
 
-class Nobody(Fixed):
+class Nobody(Renewed):
     """No token at all, however often it is refused."""
+
+    def __init__(self):
+        super().__init__(None)
 
     def before_request(self, request, method, url, headers):
         pass
 
 
-def file(variable):
-    return service_account.Credentials.from_service_account_file(os.environ[variable])
+def token(name, kind=Renewed):
+    return kind(os.environ[f"AUTH_{name}"])
+
+
+def file(name):
+    return service_account.Credentials.from_service_account_file(os.environ[f"AUTH_FILE_{name}"])
 
 
 def client(who):
-    endpoint = f"localhost:{PORT}"
     if TRANSPORT == "rest":
-        endpoint = f"https://{endpoint}/clouddeploy"
-    elif isinstance(who, Nobody):
-        channel = grpc.secure_channel(endpoint, grpc.ssl_channel_credentials())
+        options = {"api_endpoint": URL}
+        return deploy_v1.CloudDeployClient(
+            credentials=who, transport="rest", client_options=options
+        )
+    if isinstance(who, Nobody):
+        channel = grpc.secure_channel(HOST, grpc.ssl_channel_credentials())
         transport = deploy_v1.CloudDeployClient.get_transport_class("grpc")
         return deploy_v1.CloudDeployClient(transport=transport(channel=channel))
-    return deploy_v1.CloudDeployClient(
-        credentials=who, transport=TRANSPORT, client_options={"api_endpoint": endpoint}
-    )
+    options = {"api_endpoint": HOST}
+    return deploy_v1.CloudDeployClient(credentials=who, client_options=options)
 
 
-def cancel(who, name=OPERATION):
+def shown(call):
+    """What comes of a call, as its caller sees it."""
     try:
-        client(who).cancel_operation({"name": name}, timeout=20)
+        call()
+    except grpc.RpcError as error:
+        error = exceptions.from_grpc_error(error)
+        return {**of(error), "class": "RpcError"}
     except exceptions.GoogleAPICallError as error:
-        about = error.metadata or {}
-        what = about.get("permission") or about.get("method")
-        return f"{int(error.code)} {error.reason} {error.domain} {what}"
-    return "cancelled"
+        return of(error)
+    except auth_exceptions.GoogleAuthError as error:
+        return {"class": type(error).__name__, "message": str(error.args[0])}
+    return "done"
 
 
-def case(name, got, wanted):
-    print(f"{name}\t{got}\t{wanted}", flush=True)
+def of(error):
+    return {
+        "class": type(error).__name__,
+        "code": int(error.code),
+        "reason": error.reason,
+        "domain": error.domain,
+        "metadata": dict(error.metadata or {}),
+        "message": error.message,
+    }
 
 
-def token(name):
-    return Fixed(os.environ[f"AUTH_{name}"])
+def case(name, got, **more):
+    print(json.dumps({"case": name, "shown": got, **more}), flush=True)
 
 
-missing = f"401 CREDENTIALS_MISSING googleapis.com {METHOD}"
-case("no token", cancel(Nobody(None)), missing)
-expired = f"401 ACCESS_TOKEN_EXPIRED googleapis.com {METHOD}"
-case("an expired token", cancel(token("EXPIRED")), expired)
-case("a token for another audience", cancel(token("AUDIENCE")), INVALID)
-case("alg none", cancel(token("NONE")), INVALID)
-case("HMAC with the public key", cancel(token("HMAC")), INVALID)
-scope = f"403 ACCESS_TOKEN_SCOPE_INSUFFICIENT googleapis.com {METHOD}"
-case("a token without the scope", cancel(token("SCOPE")), scope)
-case("an identity without the permission", cancel(file("AUTH_VIEWER")), DENIED)
-foreign = cancel(file("AUTH_FILE"), os.environ["AUTH_FOREIGN"])
-case("an operation of another project", foreign, DENIED)
-case("a permitted cancel with a service-account file", cancel(file("AUTH_FILE")), "cancelled")
+def cancel(who, name=OURS):
+    return shown(lambda: client(who).cancel_operation({"name": name}, timeout=20))
+
+
+def wait(who, name):
+    """Waits: over gRPC there is a method for it, over REST the client's futures read again and again."""
+    if TRANSPORT == "grpc":
+        stub = operations_pb2_grpc.OperationsStub(client(who).transport.grpc_channel)
+        stub.WaitOperation(operations_pb2.WaitOperationRequest(name=name), timeout=20)
+    else:
+        client(who).transport.operations_client.get_operation(name, timeout=20)
+
+
+def alike(verb, call, there, absent):
+    got = [shown(lambda: call(name)) for name in [there, absent]]
+    case(f"hidden: {verb}", got[0], absent=got[1])
+
+
+case("no token", cancel(Nobody()))
+case("an expired token", cancel(token("EXPIRED")))
+case("another audience", cancel(token("AUDIENCE")))
+case("alg none", cancel(token("NONE")))
+case("HMAC with the public key", cancel(token("HMAC")))
+case("a token without the scope", cancel(token("SCOPE")))
+case("without the permission", cancel(file("VIEWER")))
+case("another project's operation", cancel(file("ADMIN"), THEIRS))
+
+# A plain token cannot be renewed. Over REST the client tries to when it gets a 401, fails at that, and
+# tells of it instead of what it was told; of a 403, and over gRPC of both, it tells.
+plain = token("EXPIRED", credentials.Credentials)
+print(json.dumps({"extra": "a plain token that has expired", "shown": cancel(plain)}), flush=True)
+may = file("ADMIN")
+calls = {
+    "get": lambda name: client(may).get_operation({"name": name}, timeout=20),
+    "wait": lambda name: wait(may, name),
+    "cancel": lambda name: client(may).cancel_operation({"name": name}, timeout=20),
+    "delete": lambda name: client(may).delete_operation({"name": name}, timeout=20),
+}
+for verb, call in calls.items():
+    alike(verb, lambda name: call(name), THEIRS, os.environ["AUTH_FOREIGN_ABSENT"])
+alike(
+    "list",
+    lambda name: client(may).list_operations({"name": name}, timeout=20),
+    os.environ["AUTH_FOREIGN_PARENT"],
+    os.environ["AUTH_ABSENT_PARENT"],
+)
+case("absent of one's own", cancel(may, os.environ["AUTH_ABSENT"]))
+
+case("permitted, a token", cancel(token("GOOD", credentials.Credentials), os.environ["AUTH_BY_TOKEN"]))
+case("permitted, an account's file", cancel(may, os.environ["AUTH_BY_FILE"]))
+
+# What a process does that waits and cancels as it would after an hour: its tokens are then for another audience.
+late = client(file("ADMIN"))
+first = late.transport.operations_client
+print(json.dumps({"extra": "a future's cancel", "shown": shown(lambda: first.cancel_operation(os.environ["AUTH_BY_FUTURE"]))}))
