@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
@@ -16,13 +16,14 @@ use longhaul_auth::Identity;
 use longhaul_auth::refusal::Asked;
 use longhaul_core::{Error, Reason};
 use longhaul_wire::api::{Api, Method, MethodKind};
+use longhaul_wire::codec::BytesCodec;
 use longhaul_wire::convert::Edge;
 use longhaul_wire::{status, v1};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
-use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::CompressionEncoding;
 use tonic::server::{Grpc, StreamingService, UnaryService};
 use tonic::{Code, Status};
 
@@ -316,44 +317,6 @@ fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
         'n' => Duration::from_nanos(number),
         _ => return Err(wrong()),
     }))
-}
-
-/// Passes messages through as bytes: their meaning is the method's business.
-#[derive(Clone, Copy, Debug, Default)]
-struct BytesCodec;
-
-impl Codec for BytesCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod apis;
 pub mod bundled;
+pub mod codec;
 pub mod convert;
 pub mod http_rule;
 pub mod json;
