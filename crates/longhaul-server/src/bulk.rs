@@ -458,7 +458,12 @@ impl<'a> Work<'a> {
         });
         let mut item = v1::BulkCancelItem { name: name.to_string(), ..Default::default() };
         let row = self.bulk.store.get(&name).await.map_err(Failure::Store)?;
-        if row.is_some_and(|row| !self.asker.may(&row)) {
+        if let Some(row) = row
+            && let Err(refused) = self.asker.check(&row)
+        {
+            if let Some(audit) = &self.bulk.audit {
+                audit.note_withheld(&row, &self.actor, &refused, ("bulkCancel", &self.name));
+            }
             item.error = DENIED.to_owned();
             return Ok(item);
         }

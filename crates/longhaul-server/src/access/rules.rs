@@ -132,17 +132,19 @@ impl Access {
         judged.refused.map_or(Ok(()), Err)
     }
 
-    /// Whether a caller may cancel an operation, whatever the credential's scopes: for those who cancel many.
-    pub(crate) fn may_cancel(&self, identity: &Arc<Identity>, row: &Operation) -> bool {
-        if self.is_off() {
-            return true;
-        }
-        let Some(api) = self.apis.get(&row.api) else { return false };
+    /// Fails unless a caller may cancel an operation, whatever the credential's scopes: for those who cancel
+    /// many.
+    pub(crate) fn may_cancel(
+        &self,
+        identity: &Arc<Identity>,
+        row: &Operation,
+    ) -> Result<(), Error> {
+        let Some(api) = self.apis.get(&row.api).filter(|_| !self.is_off()) else { return Ok(()) };
         let own = self.own_policy(row);
         let asker = Asker { access: self, identity, now: self.clock.now(), own: own.as_ref() };
         let mut judged = Judged::default();
         asker.row(&mut judged, api, OperationsVerb::Cancel, row.name.as_str(), Some(row));
-        judged.refused.is_none()
+        judged.refused.map_or(Ok(()), Err)
     }
 
     /// Fails unless a caller may cancel whatever an API has under a parent, be it there or not.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use longhaul_core::{Applied, EventKind, OperationName, Outcome};
+use longhaul_core::{Applied, Error, EventKind, Operation, OperationName, Outcome};
 use longhaul_store::{ClaimHint, Listener};
 
 use crate::access::Facts;
-use crate::audit::{Audit, Entry, Log, OfOperation};
+use crate::audit::{Asked, Audit, Entry, Log, OfOperation};
 use crate::watch::Watch;
 
 /// The method of a cancel that came by way of another operation.
@@ -85,5 +85,30 @@ impl Audit {
             (by.0, by.1.as_str().into()),
         ];
         self.note(entry);
+    }
+
+    /// Records that a cancel was not carried to an operation, for want of a permission of who began it.
+    pub(crate) fn note_withheld(
+        &self,
+        operation: &Operation,
+        actor: &Arc<str>,
+        refused: &Error,
+        by: (&'static str, &OperationName),
+    ) {
+        if !self.config().policy_denied {
+            return;
+        }
+        let (at, name) = (self.clock.now(), Arc::<str>::from(operation.name.as_str()));
+        let mut entry = Entry::new(Log::Policy, at, operation.api.clone(), CANCEL.into());
+        entry.principal = actor.clone();
+        entry.operation = Some(OfOperation { id: name.clone(), first: false, last: false });
+        entry.status = Some((refused.code().number(), refused.message.as_str().into()));
+        entry.facts = vec![(by.0, by.1.as_str().into())];
+        if let Some(permission) = refused.metadata.get("permission") {
+            let (permission, resource) = (permission.as_str().into(), name.clone());
+            entry.asked = vec![Asked { permission, resource, granted: false }];
+        }
+        entry.resource = name;
+        self.note_denied(entry);
     }
 }

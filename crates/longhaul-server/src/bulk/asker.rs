@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use longhaul_auth::{Identity, Principal};
-use longhaul_core::Operation;
+use longhaul_core::{Error, Operation};
 use longhaul_wire::v1::BulkCancelRequest;
 use prost::Message as _;
 
@@ -68,8 +68,13 @@ impl Asker {
         [request.encode_to_vec(), Kept { asker }.encode_to_vec()].concat()
     }
 
-    /// Whether they may cancel this operation now.
-    pub(super) fn may(&self, row: &Operation) -> bool {
+    /// Fails unless they may cancel this operation now.
+    pub(super) fn check(&self, row: &Operation) -> Result<(), Error> {
         self.access.may_cancel(&self.identity, row)
+    }
+
+    /// Whether they may.
+    pub(super) fn may(&self, row: &Operation) -> bool {
+        self.check(row).is_ok()
     }
 }

@@ -205,3 +205,22 @@ bindings: [{role: roles/owner, members: ['user:root@example.com']}]
         assert_eq!(came, BTreeMap::from([(name.as_str().unwrap().to_owned(), want)]));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_names_what_was_left_alone_and_fails() {
+    let world = World::start(|auth| auth.cancel = CancelRule::Owner).await;
+    let (theirs, own) = (started(&world, "p").await, start_as(&world, "operator").await);
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_longhaul"));
+    command.args(["operations", "cancel", "--api", "clouddeploy", "--filter", "done = false"]);
+    command.args(["--parent", PARENT, "--server", &format!("http://{}", world.address())]);
+    command.env("LONGHAUL_TOKEN", world.token("operator").unwrap()).kill_on_drop(true);
+    let output = soon("the command's end", command.output()).await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}", output = output.stderr);
+    for line in [format!("{own} CANCELLED"), format!("{theirs} IAM_PERMISSION_DENIED")] {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.lines().any(|had| words(had) == line), "no {line:?} in {text}");
+    }
+    assert!(text.contains("asked 1: 1 CANCELLED, 1 IAM_PERMISSION_DENIED"), "{text}");
+    assert!(!is_done(&world, &theirs).await);
+}

@@ -21,6 +21,11 @@ fn from(published: &Published) -> impl FnOnce(&mut Auth) {
     }
 }
 
+/// A server of its own: each asks for keys by itself.
+async fn started(change: impl FnOnce(&mut Auth)) -> World {
+    World::alone(|config| change(&mut config.auth)).await
+}
+
 /// The status that a token is answered with: 404, for nothing is there, where it counts.
 async fn asked(world: &World, token: &str) -> u16 {
     let ask = Ask::get("/v1/projects/p/locations/here/operations/none").host(DEPLOY.host);
@@ -47,7 +52,7 @@ async fn ready(world: &World) -> String {
 async fn a_new_key_counts_as_soon_as_a_token_names_it() {
     let (first, second) = (Signer::new("k1"), Signer::new("k2"));
     let published = Published::saying(Says::Body(first.key_set())).await;
-    let world = World::start(from(&published)).await;
+    let world = started(from(&published)).await;
     assert_eq!(published.asked(), 1, "once, at the start");
     let (old, new) = (first.sign(&claims("root")), second.sign(&claims("root")));
     assert_eq!(asked(&world, &old).await, 404);
@@ -66,7 +71,7 @@ async fn tokens_with_made_up_keys_cost_the_issuer_one_request() {
         from(&published)(auth);
         auth.refetch_wait = Duration::from_secs(3_600);
     };
-    let world = World::start(seldom).await;
+    let world = started(seldom).await;
     for number in 0..30 {
         let token = Signer::new(&format!("made-up-{number}")).sign(&claims("root"));
         assert_eq!(asked(&world, &token).await, 401);
@@ -83,7 +88,7 @@ async fn a_key_that_was_withdrawn_counts_no_more_not_even_for_tokens_seen_before
         from(&published)(auth);
         auth.issuers[0].jwks_refresh = Duration::from_millis(30);
     };
-    let world = World::start(often).await;
+    let world = started(often).await;
     let (old, new) = (first.sign(&claims("root")), second.sign(&claims("root")));
     assert_eq!((asked(&world, &old).await, asked(&world, &new).await), (404, 404));
     published.say(Says::Body(second.key_set()));
@@ -102,7 +107,7 @@ async fn whatever_the_issuer_says_instead_of_keys_the_ones_before_go_on_counting
         auth.issuers[0].jwks_refresh = Duration::from_millis(30);
         auth.jwks_timeout = Duration::from_millis(300);
     };
-    let world = World::start(often).await;
+    let world = started(often).await;
     let (good, bad) = (issuer.sign(&claims("root")), stranger.sign(&claims("root")));
     let half = issuer.key_set()[..60].to_owned();
     let many: Vec<_> = (0..1_001).map(|n| json!({"kty": "oct", "kid": n.to_string()})).collect();
@@ -143,7 +148,7 @@ async fn a_server_starts_without_its_issuer_and_finds_it_later() {
         from(&published)(auth);
         auth.jwks_timeout = Duration::from_millis(100);
     };
-    let world = soon("a start without keys", World::start(quick)).await;
+    let world = soon("a start without keys", started(quick)).await;
     let token = issuer.sign(&claims("root"));
     assert_eq!(asked(&world, &token).await, 401);
     published.say(Says::Body(issuer.key_set()));
@@ -161,7 +166,7 @@ async fn a_silent_issuer_keeps_no_new_policy_waiting() {
         auth.issuers[0].jwks_refresh = Duration::from_millis(30);
         auth.jwks_timeout = Duration::from_secs(3_600);
     };
-    let world = World::start(patient).await;
+    let world = started(patient).await;
     published.say(Says::Silence);
     until("a request that is not answered", async || published.waiting() == 1).await;
     let token = issuer.sign(&claims("viewer"));

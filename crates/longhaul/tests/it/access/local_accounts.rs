@@ -35,7 +35,7 @@ async fn home() -> Home {
         reload_every: Duration::from_millis(20),
         ..Auth::default()
     };
-    let server = Server::with(Kept::InMemory, |config| config.auth = auth).await;
+    let server = Server::alone(Kept::InMemory, |config| config.auth = auth).await;
     Home { server, folder }
 }
 

@@ -345,16 +345,28 @@ pub async fn as_dataproc(world: &World, who: &str, ask: Ask) -> Result<Value, Fa
     if answer.code == 200 { Ok(answer.json()) } else { Err(Failure::from_envelope(&answer.json())) }
 }
 
+/// Looks in a row that must show a change before it counts as made: behind a round robin each server looks
+/// at its files by itself.
+const IN_A_ROW: usize = 6;
+
+/// Waits until a change shows everywhere.
+pub async fn everywhere(what: &'static str, shows: impl AsyncFn() -> bool) {
+    let shown = async {
+        let mut in_a_row = 0;
+        while in_a_row < IN_A_ROW {
+            in_a_row = if shows().await { in_a_row + 1 } else { 0 };
+            // tidy: sleep: a pause between two looks at a file that another task reads
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    crate::harness::soon(what, shown).await;
+}
+
 /// Writes another policy and waits until `who` may list, whom the old one does not know.
 pub async fn replace(world: &World, policy: &str, who: &str) {
-    std::fs::write(world.folder.path().join("policy.yaml"), policy).unwrap();
-    let mut looks = 0;
-    while as_dataproc(world, who, Ask::get("/v1/projects/p/regions/r/operations")).await.is_err() {
-        looks += 1;
-        assert!(looks < 2_000, "the new policy does not count");
-        // tidy: sleep: a pause between two looks at a file that another task reads
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    world.write_policy(policy);
+    let list = || Ask::get("/v1/projects/p/regions/r/operations");
+    everywhere("the new policy", async || as_dataproc(world, who, list()).await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,9 @@
 //! What the audit log has of callers who are known, and of those who are not.
 
 use bytes::Bytes;
+use longhaul_server::Config;
 use longhaul_server::audit::{Destination, Expect, verify_file};
+use longhaul_server::config::CancelRule;
 use longhaul_wire::longrunning::GetOperationRequest;
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -21,9 +23,17 @@ struct Audited {
 
 impl Audited {
     async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = TempDir::new().unwrap();
         let to = Destination::File(folder.path().join("audit.jsonl"));
-        let world = World::with(|config| config.audit.destination = to).await;
+        let world = World::alone(|config| {
+            config.audit.destination = to;
+            change(config);
+        });
+        let world = world.await;
         Self { world, folder }
     }
 
@@ -164,4 +174,40 @@ async fn who_proves_nothing_is_on_record_as_nobody_with_nothing_that_was_sent() 
         let parts = token.split('.').filter(|part| part.len() > 16);
         assert!(parts.skip(1).all(|part| !text.contains(part)), "a part of a token is in the log");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_bulk_cancel_left_alone_is_on_record_with_the_permission_that_was_missing() {
+    let audited = Audited::with(|config| config.auth.cancel = CancelRule::Owner).await;
+    let world = &audited.world;
+    let theirs = started(world, "p").await;
+    let path = "/v1/projects/p/locations/here/targets?targetId=t";
+    let own = world.http("operator", Ask::post_json(path, &json!({}))).await.unwrap();
+    let parent = "projects/p/locations/here";
+    let body = json!({"api": "clouddeploy", "parent": parent, "filter": "done = false"});
+    let ask = Ask::post_json("/longhaul/v1/operations:bulkCancel", &body);
+    let bulk = world.http("operator", ask).await.unwrap()["operation"].as_str().unwrap().to_owned();
+    let over = async {
+        let ask = || Ask::get(format!("/longhaul/v1/{bulk}:describe"));
+        while world.http("operator", ask()).await.unwrap()["state"] != "DONE" {
+            tokio::task::yield_now().await;
+        }
+    };
+    crate::harness::soon("the end of the bulk cancel", over).await;
+
+    let (entries, _) = audited.entries().await;
+    let carried: Vec<_> = of(&entries, "CancelOperation")
+        .into_iter()
+        .map(|entry| {
+            assert_eq!(entry["protoPayload"]["metadata"]["bulkCancel"], *bulk);
+            (entry["operation"]["id"].as_str().unwrap(), short(entry))
+        })
+        .collect();
+    let missing = "longhaul.operations.cancelAny";
+    let mut want = [
+        (&*theirs, format!("policy operator@example.com 7 -{missing}")),
+        (own["name"].as_str().unwrap(), "system_event operator@example.com 0 ".to_owned()),
+    ];
+    want.sort_by_key(|(name, _)| carried.iter().position(|(had, _)| had == name));
+    assert_eq!(carried, want);
 }

@@ -123,6 +123,15 @@ impl World {
 
     /// The same with a say in everything else, too.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::on(change, false).await
+    }
+
+    /// The same, and one server wherever several are tested: for what each does by itself.
+    pub async fn alone(change: impl FnOnce(&mut Config)) -> Self {
+        Self::on(change, true).await
+    }
+
+    async fn on(change: impl FnOnce(&mut Config), alone: bool) -> Self {
         let folder = TempDir::new().unwrap();
         let (issuer, account) = (Signer::new("k1"), Signer::new("sa1"));
         let file = |name: &str| folder.path().join(name);
@@ -132,11 +141,14 @@ impl World {
         let accounts = json!({"accounts": [{"email": email, "keys": [account.public]}]});
         std::fs::write(file("accounts.json"), accounts.to_string()).unwrap();
         let auth = auth(folder.path());
-        let server = Server::with(Kept::InMemory, |config: &mut Config| {
+        let change = |config: &mut Config| {
             config.auth = auth;
             change(config);
-        });
-        let server = server.await;
+        };
+        let server = match alone {
+            true => Server::alone(Kept::InMemory, change).await,
+            false => Server::with(Kept::InMemory, change).await,
+        };
         let grpc = Connection::new(server.address, Some(DEPLOY.host));
         Self { server, folder, issuer, account, grpc }
     }

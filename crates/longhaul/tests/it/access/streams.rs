@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::people::World;
-use super::started;
+use super::{everywhere, started};
 use crate::harness::http::Ask;
 use crate::harness::session::{Said, Session, open};
 use crate::harness::soon;
@@ -315,9 +315,8 @@ async fn a_watch_ends_when_its_permission_goes_and_shows_no_more() {
     }
     world.write_policy("bindings: [{role: roles/owner, members: ['user:root@example.com']}]");
     let get = || Ask::get(format!("/v1/{name}"));
-    while world.answer("viewer", get()).await.code != 403 {
-        tokio::task::yield_now().await;
-    }
+    let refused = async || world.answer("viewer", get()).await.code == 403;
+    everywhere("the new policy", refused).await;
     world.http("root", Ask::post(format!("/v1/{name}:cancel"))).await.unwrap();
     for watch in &mut watches {
         assert_eq!(watch.next().await, Err("IAM_PERMISSION_DENIED".to_owned()));

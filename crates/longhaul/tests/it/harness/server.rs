@@ -59,6 +59,11 @@ impl Server {
         if let Some((url, servers)) = fleet() {
             return Self::fleet(url, servers, change).await;
         }
+        Self::alone(kept, change).await
+    }
+
+    /// The same and never several, for what each server does by itself.
+    pub async fn alone(kept: Kept, change: impl FnOnce(&mut Config)) -> Self {
         let folder = match kept {
             Kept::InMemory => None,
             Kept::OnDisk => Some(TempDir::new().unwrap()),
