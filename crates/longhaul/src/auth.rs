@@ -185,7 +185,7 @@ impl Folder {
             secret(self.service_account(), pretty(&file)?),
             secret(self.token(), token.expose().to_owned() + "\n"),
             open(self.policy(), policy(project, &email)?),
-            open(self.path().join("longhaul.toml"), configuration(self)),
+            open(self.path().join("longhaul.toml"), configuration(self, server)),
             open(self.path().join("gcloud/active_config"), "longhaul".to_owned()),
             open(
                 self.path().join("gcloud/configurations/config_longhaul"),
@@ -232,7 +232,10 @@ fn init(args: &InitArgs) -> Result<Exit, Failure> {
     let mut text = format!("{email} may do everything in {}.\n\n", args.project);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "  longhaul serve -c {shown}/longhaul.toml");
-    let _ = writeln!(text, "  eval \"$(longhaul env --auth-dir {shown} --server {server})\"");
+    let believed = ca
+        .map_or_else(String::new, |ca| format!(" --ca {}", shell_word(&ca.display().to_string())));
+    let _ =
+        writeln!(text, "  eval \"$(longhaul env --auth-dir {shown} --server {server}{believed})\"");
     let _ = writeln!(text, "  longhaul operations list\n");
     let _ = writeln!(text, "gcloud alone: export CLOUDSDK_CONFIG={shown}/gcloud");
     let _ = writeln!(text, "Keep server.json, service-account.json and token to yourself.");
@@ -349,14 +352,33 @@ fn policy(project: &str, email: &str) -> Result<String, Failure> {
     }))
 }
 
-fn configuration(folder: &Folder) -> String {
-    format!(
-        "# Made by longhaul auth init. docs/configuration.md lists every key.\n\n\
-         data = {:?}\n\n[auth]\nmode = \"local\"\nlocal = {:?}\npolicy = {:?}\n",
+fn configuration(folder: &Folder, server: &str) -> String {
+    let mut text =
+        "# Made by longhaul auth init. docs/configuration.md lists every key.\n\n".to_owned();
+    // Writing to a String cannot fail.
+    if let Some(port) = port_here(server) {
+        let _ = writeln!(text, "listen = \"127.0.0.1:{port}\"");
+    }
+    let _ = write!(
+        text,
+        "data = {:?}\n\n[auth]\nmode = \"local\"\nlocal = {:?}\npolicy = {:?}\n",
         folder.path().join("data").display().to_string(),
         folder.server().display().to_string(),
         folder.policy().display().to_string(),
-    )
+    );
+    if server.starts_with("https://") {
+        text.push_str(
+            "\n# Clients come over TLS: add the [tls] that \"longhaul tls init\" prints.\n",
+        );
+    }
+    text
+}
+
+/// The port of a server on this machine, which is where it has to listen.
+fn port_here(server: &str) -> Option<u16> {
+    let (_, place) = server.split_once("://")?;
+    let (host, port) = place.split('/').next()?.rsplit_once(':')?;
+    matches!(host, "127.0.0.1" | "localhost").then(|| port.parse().ok())?
 }
 
 fn gcloud(folder: &Folder, server: &str, project: &str, ca: Option<&Path>) -> String {
@@ -463,8 +485,16 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        let toml = configuration(&folder);
-        let config = longhaul_server::Config::parse(&toml, "longhaul.toml").unwrap();
-        assert_eq!(config.auth.local.as_deref(), Some(Path::new("/a b/server.json")));
+        for (server, listen) in [
+            ("https://localhost:1", "127.0.0.1:1"),
+            ("http://127.0.0.1:7152/", "127.0.0.1:7152"),
+            ("https://build.example:9", "127.0.0.1:7151"),
+            ("http://localhost", "127.0.0.1:7151"),
+        ] {
+            let toml = configuration(&folder, server);
+            let config = longhaul_server::Config::parse(&toml, "longhaul.toml").unwrap();
+            assert_eq!(config.auth.local.as_deref(), Some(Path::new("/a b/server.json")));
+            assert_eq!(config.listen.to_string(), listen, "{server}");
+        }
     }
 }
