@@ -75,6 +75,7 @@ impl Server {
     pub(super) async fn until(&self, what: &str, wanted: impl Fn(&Model) -> bool) {
         let reached = async {
             while !wanted(&self.model.lock()) {
+                // tidy: sleep: a step of simulated time between two looks
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
