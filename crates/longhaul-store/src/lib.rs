@@ -4,6 +4,7 @@
 //! function the caller hands in, and the back ends run it inside their transaction. Reads no clock:
 //! every moment comes in as an argument or inside the decision.
 
+mod admission;
 mod check_sum;
 mod codec;
 #[cfg(test)]
@@ -16,7 +17,9 @@ pub mod memory;
 pub mod postgres;
 pub mod schema;
 mod shared;
+mod telling;
 pub mod transfer;
+mod trouble;
 
 use std::fmt;
 use std::sync::Arc;

@@ -8,12 +8,14 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use longhaul_core::{Applied, Error, Operation, OperationName, Reason, Refusal, Timestamp, meet};
+use longhaul_core::{Applied, Error, Operation, OperationName, Refusal, Timestamp, meet};
 use parking_lot::Mutex;
 
+use crate::admission::closed;
+use crate::telling::tell;
 use crate::{
-    ClaimHint, Count, Cursor, Decide, Due, Failure, Key, ListQuery, Listener, OUTAGE_MIN, Presence,
-    Priority, Recorded, Store, decision, history,
+    Count, Cursor, Decide, Due, Failure, Key, ListQuery, Listener, OUTAGE_MIN, Presence, Priority,
+    Recorded, Store, decision, history,
 };
 
 /// Who started what under which key: API, parent, value.
@@ -75,12 +77,7 @@ impl Memory {
     }
 
     fn publish(&self, change: &Applied) {
-        self.listener.committed(change);
-        if !change.forget
-            && let Some(hint) = ClaimHint::of(&change.operation)
-        {
-            self.listener.claimable(&hint);
-        }
+        tell(&*self.listener, change);
     }
 }
 
@@ -290,11 +287,6 @@ fn take_out<K: Hash + Eq>(
 fn claim_key(operation: &Operation) -> Option<ClaimKey> {
     let lease = operation.lease().filter(|lease| !lease.claim_id.is_empty())?;
     Some((lease.worker.clone(), lease.claim_id.clone()))
-}
-
-/// What a closed store says.
-pub(crate) fn closed() -> Error {
-    Error::new(Reason::ShuttingDown, "the server is stopping; repeat the call")
 }
 
 #[async_trait]

@@ -15,7 +15,8 @@ use longhaul_core::Error;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use super::faults::{failed, unavailable};
+use super::faults::failed;
+use crate::trouble::unavailable;
 
 /// Size of a page of the file, in bytes.
 pub(super) const PAGE_BYTES: u32 = 4096;

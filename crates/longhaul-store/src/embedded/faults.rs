@@ -6,14 +6,7 @@ use std::path::Path;
 use longhaul_core::{Error, Reason};
 use rusqlite::ErrorCode;
 
-/// What a caller hears when the store cannot be read or written just now.
-pub(super) fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::new(
-        Reason::StoreUnavailable,
-        "the store cannot be used at the moment; nothing was acknowledged, repeat the call",
-    )
-    .caused_by(source)
-}
+use crate::trouble::unavailable;
 
 /// An error of SQLite on this file.
 pub(super) fn failed(file: &Path, error: rusqlite::Error) -> Error {
@@ -51,12 +44,4 @@ pub(super) fn not_opened(doing: &str, path: &Path, error: io::Error) -> Error {
     )
     .with("file", path.display().to_string())
     .caused_by(error)
-}
-
-/// The same error once more, for another caller of the same batch; the source stays with the first.
-pub(super) fn again(error: &Error) -> Error {
-    let mut copy = Error::new(error.reason, error.message.clone());
-    copy.metadata = error.metadata.clone();
-    copy.retry_after = error.retry_after;
-    copy
 }

@@ -39,7 +39,7 @@ use tokio::sync::oneshot;
 
 use self::batch::Sweep;
 use self::checkpoint::Log;
-use self::faults::{not_opened, unavailable};
+use self::faults::not_opened;
 use self::folder::Folder;
 pub use self::moving::{begin_move, end_move};
 pub(crate) use self::moving::{half_filled, not_empty};
@@ -51,6 +51,7 @@ pub(crate) use self::rows::{STATE_NAMES, check_size, state_number};
 use self::view::{Found, View};
 use self::writer::{Slots, Work};
 use crate::decision::internal;
+use crate::trouble::unavailable;
 use crate::{
     Count, Cursor, Decide, Due, Failure, Key, ListQuery, Listener, Priority, Recorded, Store,
 };

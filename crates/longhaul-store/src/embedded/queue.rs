@@ -1,18 +1,14 @@
 //! Commands waiting for the writer: a bounded queue with a reserve for what must be shed last.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use longhaul_core::{Applied, Error, Reason};
+use longhaul_core::{Applied, Error};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::batch::Sweep;
-use crate::memory::closed;
+use crate::admission::Admission;
 use crate::{Decide, Failure, Key, Priority};
-
-/// What a caller is told to wait when the queue is full: about as long as some batches take.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// One waiting command and where its answer goes.
 pub(super) enum Waiting {
@@ -36,8 +32,7 @@ impl Waiting {
 pub(super) struct Queue {
     inner: Mutex<Inner>,
     filled: Condvar,
-    normal_max: usize,
-    urgent_max: usize,
+    admission: Admission,
 }
 
 struct Inner {
@@ -53,24 +48,14 @@ impl Queue {
         Self {
             inner: Mutex::new(inner),
             filled: Condvar::new(),
-            normal_max,
-            urgent_max: normal_max.saturating_add(reserve),
+            admission: Admission::new(normal_max, reserve),
         }
     }
 
     /// Puts a command in line. Fails when its part of the queue is full, or after [`Self::close`].
     pub fn push(&self, priority: Priority, waiting: Waiting) -> Result<(), Error> {
-        let bound = match priority {
-            Priority::Normal => self.normal_max,
-            Priority::Urgent => self.urgent_max,
-        };
         let mut inner = self.inner.lock();
-        if inner.closed {
-            return Err(closed());
-        }
-        if inner.waiting.len() >= bound {
-            return Err(full());
-        }
+        self.admission.admit(priority, inner.waiting.len(), inner.closed)?;
         inner.waiting.push_back(waiting);
         if std::mem::take(&mut inner.idle) {
             drop(inner);
@@ -111,17 +96,12 @@ impl Queue {
     }
 }
 
-fn full() -> Error {
-    Error::new(
-        Reason::Overloaded,
-        "too many changes wait for the store; repeat the call a little later",
-    )
-    .retry_after(RETRY_AFTER)
-}
-
 #[cfg(test)]
 mod tests {
+    use longhaul_core::Reason;
+
     use super::*;
+    use crate::admission::RETRY_AFTER;
 
     fn probe() -> Waiting {
         Waiting::Probe(oneshot::channel().0)

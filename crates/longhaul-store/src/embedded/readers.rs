@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::faults::unavailable;
 use super::open::reading_connection;
 use super::rows::Reader;
+use crate::trouble::unavailable;
 
 pub(super) struct Readers {
     idle: Arc<Mutex<Vec<Connection>>>,

@@ -4,7 +4,6 @@
 //! hears the same error and the indexes are as they were.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,12 +16,13 @@ use tokio::sync::oneshot;
 use super::batch::{Batch, Miss, Sweep, Tables};
 use super::checkpoint::Log;
 use super::failpoint::Failpoint;
-use super::faults::again;
 use super::plan::{Plan, Slot};
 use super::queue::{Queue, Waiting};
 use super::rows::Writer;
 use super::view::View;
-use crate::{ClaimHint, Failure, Listener};
+use crate::telling::tell;
+use crate::trouble::again;
+use crate::{Failure, Listener};
 
 /// Bytes of records after which a batch is committed though more commands wait: bounds the time that one
 /// commit takes when requests are large.
@@ -249,19 +249,4 @@ fn decide(
     }
     answers.push(answer);
     broken.map_or(Ok(()), Err)
-}
-
-/// Tells the listener; a panic in it must not end the writer.
-fn tell(listener: &dyn Listener, applied: &Applied) {
-    let told = catch_unwind(AssertUnwindSafe(|| {
-        listener.committed(applied);
-        if !applied.forget
-            && let Some(hint) = ClaimHint::of(&applied.operation)
-        {
-            listener.claimable(&hint);
-        }
-    }));
-    if told.is_err() {
-        tracing::error!(operation = %applied.operation.name, "a listener panicked");
-    }
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use longhaul_core::{Applied, Error, Operation, OperationName, Reason, Refusal};
 
-use super::faults::again;
 use super::rows::{Chunk, Kept, next};
 use crate::decision::{self, internal};
 use crate::embedded::check_size;
+use crate::trouble::again;
 use crate::{Decide, Failure, Key};
 
 /// Who started what under which key: API, parent, value.

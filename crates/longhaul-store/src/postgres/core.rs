@@ -1,12 +1,11 @@
 //! What all parts of an open store share.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use longhaul_core::{Applied, Error, OperationName};
+use longhaul_core::Error;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_postgres::Row;
@@ -24,7 +23,7 @@ use super::sql::Statements;
 use super::sweeps::Sweeps;
 use super::tally::Tally;
 use super::words::Words;
-use crate::{ClaimHint, Listener};
+use crate::Listener;
 
 /// An open store.
 pub(super) struct Core {
@@ -131,30 +130,6 @@ impl Core {
             )
         } else {
             "BEGIN".to_owned()
-        }
-    }
-
-    /// Tells the listener what was committed; a panic in it must not end a writer.
-    pub fn tell(&self, applied: &Applied) {
-        let listener = &*self.listener;
-        let told = catch_unwind(AssertUnwindSafe(|| {
-            listener.committed(applied);
-            if !applied.forget
-                && let Some(hint) = ClaimHint::of(&applied.operation)
-            {
-                listener.claimable(&hint);
-            }
-        }));
-        if told.is_err() {
-            tracing::error!(operation = %applied.operation.name, "a listener panicked");
-        }
-    }
-
-    /// Tells the listener what another server did.
-    pub fn tell_elsewhere(&self, name: &OperationName, revision: u64) {
-        let listener = &*self.listener;
-        if catch_unwind(AssertUnwindSafe(|| listener.changed_elsewhere(name, revision))).is_err() {
-            tracing::error!(operation = %name, "a listener panicked");
         }
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use longhaul_core::{Error, Reason};
 use tokio_postgres::error::SqlState;
 
+use crate::trouble;
+
 /// What a caller is told to wait when the database is away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -73,12 +75,7 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
 
 /// What a caller hears when the database cannot be used just now.
 pub(super) fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::new(
-        Reason::StoreUnavailable,
-        "the store cannot be used at the moment; nothing was acknowledged, repeat the call",
-    )
-    .retry_after(RETRY_AFTER)
-    .caused_by(source)
+    trouble::unavailable(source).retry_after(RETRY_AFTER)
 }
 
 /// The database refused what this program wrote.
@@ -105,12 +102,4 @@ pub(super) fn damaged(table: &'static str, row: &str, what: impl std::fmt::Displ
 /// The configuration of the store is wrong.
 pub(super) fn wrong(what: impl std::fmt::Display) -> Error {
     Error::new(Reason::ConfigInvalid, format!("store: {what}"))
-}
-
-/// The same error once more, for another caller of the same batch; the source stays with the first.
-pub(super) fn again(error: &Error) -> Error {
-    let mut copy = Error::new(error.reason, error.message.clone());
-    copy.metadata = error.metadata.clone();
-    copy.retry_after = error.retry_after;
-    copy
 }

@@ -21,6 +21,7 @@ use super::faults::{damaged, unavailable};
 use super::note::{self, Change, Note};
 use super::session::configure;
 use crate::ClaimHint;
+use crate::telling::tell_elsewhere;
 
 /// Longest time until a commit of another server is heard of.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -222,7 +223,7 @@ fn changes(row: &Row) -> Vec<Change> {
 /// Tells of one commit.
 fn tell(core: &Core, changes: &[Change]) {
     for change in changes {
-        core.tell_elsewhere(&change.name, change.revision.unsigned_abs());
+        tell_elsewhere(&*core.listener, &change.name, change.revision.unsigned_abs());
         if let (Some(from), Some(kind)) = (change.claimable_us, core.words.kind(change.kind)) {
             core.listener.claimable(&ClaimHint {
                 api: kind.api,

@@ -47,8 +47,8 @@ pub use self::moving::{begin_move, begin_scan, end_move, end_scan};
 pub use self::options::Options;
 use self::session::bounded;
 use self::sweeps::Sweep;
+use crate::admission::closed;
 use crate::embedded::half_filled;
-use crate::memory::closed;
 use crate::{
     Count, Cursor, Decide, Due, Failure, Key, ListQuery, Listener, Presence, Priority, Recorded,
     Store,

@@ -5,17 +5,13 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use longhaul_core::{Applied, Error, Reason};
+use longhaul_core::{Applied, Error};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::memory::closed;
+use crate::admission::Admission;
 use crate::{Decide, Failure, Key, Priority};
-
-/// What a caller is told to wait when the queue is full: about as long as some batches take.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// Most commands looked at beyond a full batch: those on busy keys are passed over.
 const PASSED_OVER_MAX: usize = 1_024;
@@ -36,8 +32,7 @@ pub(super) struct Queue {
     inner: Mutex<Inner>,
     filled: Notify,
     hasher: RandomState,
-    normal_max: usize,
-    urgent_max: usize,
+    admission: Admission,
 }
 
 #[derive(Default)]
@@ -71,8 +66,7 @@ impl Queue {
             inner: Mutex::default(),
             filled: Notify::new(),
             hasher: RandomState::new(),
-            normal_max,
-            urgent_max: normal_max.saturating_add(reserve),
+            admission: Admission::new(normal_max, reserve),
         }
     }
 
@@ -96,17 +90,8 @@ impl Queue {
 
     /// Puts a command in line. Fails when its part of the queue is full, or after [`Self::close`].
     pub fn push(&self, priority: Priority, job: Job) -> Result<(), Error> {
-        let bound = match priority {
-            Priority::Normal => self.normal_max,
-            Priority::Urgent => self.urgent_max,
-        };
         let mut inner = self.inner.lock();
-        if inner.closed {
-            return Err(closed());
-        }
-        if inner.waiting.len() >= bound {
-            return Err(full());
-        }
+        self.admission.admit(priority, inner.waiting.len(), inner.closed)?;
         inner.waiting.push_back(job);
         drop(inner);
         self.filled.notify_one();
@@ -169,12 +154,4 @@ fn pick(inner: &mut Inner, limit: usize) -> (Vec<Job>, HashSet<u64>) {
     }
     inner.busy.extend(busy.iter().copied());
     (jobs, busy)
-}
-
-pub(super) fn full() -> Error {
-    Error::new(
-        Reason::Overloaded,
-        "too many changes wait for the store; repeat the call a little later",
-    )
-    .retry_after(RETRY_AFTER)
 }

@@ -11,9 +11,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio_postgres::Row;
 
 use super::core::Core;
-use super::faults::{Fault, again, damaged, read_failed, unavailable};
+use super::faults::{Fault, damaged, read_failed, unavailable};
 use super::rows::{self, Chunk, Kept, Uid, recorded, signed};
 use super::session::{Session, Sql, Value, bounded};
+use crate::trouble::again;
 use crate::{Cursor, ListQuery, Recorded};
 
 /// Most gets in one statement.

@@ -16,14 +16,14 @@ use tokio_postgres::Row;
 
 use super::batch::{Batch, Loaded, Miss};
 use super::core::Core;
-use super::faults::{Fault, again};
+use super::faults::Fault;
 use super::keeper;
-use super::queue::full;
 use super::rows::Uid;
 use super::session::{Session, Value, bounded};
 use super::writer::{asked, commit, give_back, look_for_children, take_in};
-use crate::memory::closed;
-use crate::{ClaimFilter, Decide, Due};
+use crate::admission::Admission;
+use crate::trouble::again;
+use crate::{ClaimFilter, Decide, Due, Priority};
 
 /// Most rows decided about in one transaction: a sweep over very many lets others commit in between.
 const ROWS_MAX: usize = 1_024;
@@ -98,22 +98,17 @@ impl Sweep {
 pub(super) struct Sweeps {
     inner: Mutex<(VecDeque<Sweep>, bool)>,
     filled: Notify,
-    max: usize,
+    admission: Admission,
 }
 
 impl Sweeps {
     pub fn new(max: usize) -> Self {
-        Self { inner: Mutex::default(), filled: Notify::new(), max }
+        Self { inner: Mutex::default(), filled: Notify::new(), admission: Admission::new(max, 0) }
     }
 
     pub fn push(&self, sweep: Sweep) -> Result<(), Error> {
         let mut inner = self.inner.lock();
-        if inner.1 {
-            return Err(closed());
-        }
-        if inner.0.len() >= self.max {
-            return Err(full());
-        }
+        self.admission.admit(Priority::Normal, inner.0.len(), inner.1)?;
         inner.0.push_back(sweep);
         drop(inner);
         self.filled.notify_one();

@@ -14,12 +14,14 @@ use tokio_postgres::Row;
 
 use super::batch::{Batch, Loaded, Miss};
 use super::core::Core;
-use super::faults::{Fault, again};
+use super::faults::Fault;
 use super::queue::Job;
 use super::rows;
 use super::session::{Session, Value, bounded};
 use super::words::Scope;
 use super::write::{self, Broken, Receipt};
+use crate::telling::tell;
+use crate::trouble::again;
 use crate::{Failure, Key};
 
 /// How often a lost race is run again before the batch is parted.
@@ -220,7 +222,7 @@ fn publish(core: &Core, receipt: Receipt, applied: &[&Applied]) {
         }
     }
     for applied in applied {
-        core.tell(applied);
+        tell(&*core.listener, applied);
     }
 }
 
