@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _};
 use longhaul_auth::Identity;
 use longhaul_auth::refusal::{self, Asked};
-use longhaul_core::{Applied, Code, Epoch, Error, OperationName, Reason, Timestamp};
+use longhaul_core::{Applied, Code, Epoch, Error, Operation, OperationName, Reason, Timestamp};
 use longhaul_wire::v1;
 use longhaul_wire::v1::desired_state::Action;
 use prost::Message as _;
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use self::claimer::{Claimer, Taken, give_back};
 use crate::call::Caller;
 use crate::watch::Subscription;
-use crate::workers::{Claimant, Workers};
+use crate::workers::{Claimant, Workers, wanted};
 
 /// Requests of one session as they arrive; an error ends it.
 pub(crate) type Requests = Pin<Box<dyn Stream<Item = Result<v1::SessionRequest, Error>> + Send>>;
@@ -40,6 +40,8 @@ const ANSWERS_MAX: usize = 16;
 const REPORTS_MAX: usize = 1024;
 /// Updates in one answer: with reasons of 1 KiB they stay well below the 4 MiB that gRPC clients read.
 const UPDATES_MAX: usize = 1_000;
+/// Rows read in one go; they are in memory together.
+const READ_AT_ONCE: usize = 1_000;
 /// Bytes of assignments in one answer, unless a single one has more.
 const ASSIGNED_BYTES_MAX: usize = 1 << 20;
 
@@ -185,19 +187,26 @@ impl Session {
     /// operation still counts; only that one is kept in mind.
     async fn greet(&mut self, held: Vec<v1::Held>) -> Result<Result<(), Over>, Error> {
         let mut desired = Vec::with_capacity(held.len());
-        for one in held {
-            let name = OperationName::parse(&one.operation)?;
-            self.changes.add(name.clone());
-            let (wanted, lease) =
-                self.workers.desired_and_lease_of(&name, one.epoch, &self.identity).await?;
-            if wanted.action != Action::Stop as i32 {
-                let leased_until = lease.unwrap_or(self.heard_at);
-                let held = Held { epoch: one.epoch, told: wanted.action, leased_until };
-                self.held.insert(name.clone(), held);
-            } else if !self.held.contains_key(&name) {
-                self.changes.remove(&name);
+        for some in held.chunks(READ_AT_ONCE) {
+            let names = some.iter().map(|one| OperationName::parse(&one.operation));
+            let names = names.collect::<Result<Vec<_>, _>>()?;
+            names.iter().for_each(|name| self.changes.add(name.clone()));
+            let found = self.workers.store.get_many(&names).await?;
+            for ((one, name), found) in some.iter().zip(&names).zip(found) {
+                let found = found.as_deref();
+                let (wanted, lease) =
+                    self.workers.wanted_of(name, found, one.epoch, &self.identity);
+                if wanted.action != Action::Stop as i32 {
+                    let leased_until = lease.unwrap_or(self.heard_at);
+                    let held = Held { epoch: one.epoch, told: wanted.action, leased_until };
+                    self.held.insert(name.clone(), held);
+                }
+                desired.push(update(name, one.epoch, wanted));
             }
-            desired.push(update(&name, one.epoch, wanted));
+            // Only now: of two claims of one operation the later one may be the one that counts.
+            for name in names.iter().filter(|name| !self.held.contains_key(*name)) {
+                self.changes.remove(name);
+            }
         }
         Ok(self.tell_desired(desired, true).await)
     }
@@ -302,9 +311,14 @@ impl Session {
         &mut self,
         changed: BTreeSet<OperationName>,
     ) -> Result<Result<(), Over>, Error> {
+        let names: Vec<_> =
+            changed.into_iter().filter(|name| self.held.contains_key(name)).collect();
         let mut desired = Vec::new();
-        for name in changed {
-            desired.extend(self.look(&name).await?);
+        for names in names.chunks(READ_AT_ONCE) {
+            let found = self.workers.store.get_many(names).await?;
+            for (name, found) in names.iter().zip(found) {
+                desired.extend(self.look(name, found.as_deref()));
+            }
         }
         if desired.is_empty() {
             return Ok(Ok(()));
@@ -313,26 +327,30 @@ impl Session {
     }
 
     /// What the worker is to be told about one operation, if it is not what it was told last.
-    async fn look(&mut self, name: &OperationName) -> Result<Option<v1::DesiredUpdate>, Error> {
-        let Some(held) = self.held.get(name) else { return Ok(None) };
+    fn look(
+        &mut self,
+        name: &OperationName,
+        found: Option<&Operation>,
+    ) -> Option<v1::DesiredUpdate> {
+        let held = self.held.get(name)?;
         let epoch = held.epoch;
-        let (desired, lease) = self.workers.desired_and_lease(name, epoch).await?;
+        let (desired, lease) = wanted(found, epoch);
         let stop = desired.action == Action::Stop as i32;
         let stopped_as_lost = desired.reason == v1::desired_state::Reason::LeaseLost as i32;
         let lost = if stop { stopped_as_lost } else { lease.is_none() };
         if lost && self.let_run_out(held) {
             self.shun();
         }
-        let Some(held) = self.held.get_mut(name) else { return Ok(None) };
+        let held = self.held.get_mut(name)?;
         held.leased_until = lease.unwrap_or(held.leased_until);
         if desired.action == held.told {
-            return Ok(None);
+            return None;
         }
         held.told = desired.action;
         if stop {
             self.drop_hold(name);
         }
-        Ok(Some(update(name, epoch, desired)))
+        Some(update(name, epoch, desired))
     }
 
     async fn answer(

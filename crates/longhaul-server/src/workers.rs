@@ -258,34 +258,21 @@ impl Workers {
         name: &OperationName,
         epoch: Epoch,
     ) -> Result<v1::DesiredState, Error> {
-        Ok(self.desired_and_lease(name, epoch).await?.0)
+        Ok(wanted(self.store.get(name).await?.as_deref(), epoch).0)
     }
 
-    /// The same, and until when `epoch` holds its lease, if it does.
-    pub(crate) async fn desired_and_lease_of(
+    /// The same of a caller who may not hold `name` at all, of which `found` was read.
+    pub(crate) fn wanted_of(
         &self,
         name: &OperationName,
+        found: Option<&Operation>,
         epoch: Epoch,
         identity: &Arc<Identity>,
-    ) -> Result<(v1::DesiredState, Option<Timestamp>), Error> {
-        let operation = self.store.get(name).await?;
-        if self.access.may_report(identity, name.as_str(), operation.as_deref()).is_err() {
-            return Ok((not_yours(), None));
+    ) -> Wanted {
+        match self.access.may_report(identity, name.as_str(), found) {
+            Ok(_) => wanted(found, epoch),
+            Err(_) => (not_yours(), None),
         }
-        self.desired_and_lease(name, epoch).await
-    }
-
-    /// The same, for a caller who is known to hold it.
-    pub(crate) async fn desired_and_lease(
-        &self,
-        name: &OperationName,
-        epoch: Epoch,
-    ) -> Result<(v1::DesiredState, Option<Timestamp>), Error> {
-        let Some(operation) = self.store.get(name).await? else {
-            return Ok((desired_state(&Desired::Stop(longhaul_core::StopReason::Deleted)), None));
-        };
-        let lease = operation.lease().filter(|_| operation.epoch == epoch);
-        Ok((desired_state(&operation.desired(epoch)), lease.map(|lease| lease.expires_at)))
     }
 
     /// Reads what is wanted of the worker now into a result.
@@ -371,6 +358,18 @@ impl Workers {
             _ => Err(invalid(field, format!("is {count}; between 0 and {max} are allowed"))),
         }
     }
+}
+
+/// What is wanted of a worker, and until when it holds its lease, if it does.
+pub(crate) type Wanted = (v1::DesiredState, Option<Timestamp>);
+
+/// What is wanted now of whoever claimed an operation as `epoch`; `None` when it is gone.
+pub(crate) fn wanted(operation: Option<&Operation>, epoch: Epoch) -> Wanted {
+    let Some(operation) = operation else {
+        return (desired_state(&Desired::Stop(longhaul_core::StopReason::Deleted)), None);
+    };
+    let lease = operation.lease().filter(|_| operation.epoch == epoch);
+    (desired_state(&operation.desired(epoch)), lease.map(|lease| lease.expires_at))
 }
 
 fn sized<T: AsRef<[u8]>>(field: &'static str, value: T, max: usize) -> Result<T, Error> {

@@ -307,6 +307,11 @@ pub trait Store: Send + Sync {
     /// The operation of this name, deleted or not. Answers from memory where it can.
     async fn get(&self, name: &OperationName) -> Result<Option<Arc<Operation>>, Error>;
 
+    /// The same for many names, in their order; `None` for each that is not there. One read where it can be
+    /// one. Ask for no more at a time than may be in memory at once.
+    async fn get_many(&self, names: &[OperationName])
+    -> Result<Vec<Option<Arc<Operation>>>, Error>;
+
     /// The operations whose lease in force was claimed by `worker` under this id, which is not empty; in any
     /// order. Asked at every claim that has an id, so it must be cheap when there is none.
     async fn claimed(&self, worker: &str, claim_id: &str) -> Result<Vec<Arc<Operation>>, Error>;

@@ -339,6 +339,14 @@ impl Store for Memory {
         Ok(self.kept.lock().operations.get(name).cloned())
     }
 
+    async fn get_many(
+        &self,
+        names: &[OperationName],
+    ) -> Result<Vec<Option<Arc<Operation>>>, Error> {
+        let kept = self.kept.lock();
+        Ok(names.iter().map(|name| kept.operations.get(name).cloned()).collect())
+    }
+
     async fn claimed(&self, worker: &str, claim_id: &str) -> Result<Vec<Arc<Operation>>, Error> {
         let kept = self.kept.lock();
         let held = kept.claimed.get(&(worker.into(), claim_id.into()));

@@ -394,6 +394,24 @@ pub(crate) async fn counts_follow_every_change(open: &Open) {
     assert_eq!(counted, BTreeMap::from([("DONE", 1), ("QUEUED", 2), ("RUNNING", 1)]));
 }
 
+pub(crate) async fn many_are_read_as_one_by_one(open: &Open) {
+    let world = World::new(open);
+    world.start_all((0..1_100).map(|index| a_start(&format!("o{index}"))), at(0)).await;
+    world.finish("o7", at(1)).await;
+    world.apply("o8", Command::Delete { actor: "".into() }, at(1)).await.unwrap();
+    let mut ids: Vec<String> = (0..1_100).rev().map(|index| format!("o{index}")).collect();
+    ids.extend(["absent", "o7", "o7"].map(str::to_owned));
+    let names: Vec<_> = ids.iter().map(|id| name(id)).collect();
+    let many = world.store.get_many(&names).await.unwrap();
+    assert_eq!(many.len(), names.len());
+    for (id, one) in ids.iter().zip(many) {
+        assert_eq!(one.as_deref(), world.read(id).await.as_ref(), "{id}");
+    }
+    assert_eq!(world.store.get_many(&[]).await.unwrap(), []);
+    let one = world.store.get_many(&[name("o9")]).await.unwrap();
+    assert_eq!(one[0].as_deref(), world.read("o9").await.as_ref());
+}
+
 pub(crate) async fn the_token_key_stays(open: &Open) {
     let store = open(Arc::new(Deaf));
     assert_eq!(store.token_key(), store.token_key());

@@ -53,6 +53,7 @@ macro_rules! conformance {
                 a_panicking_decision_harms_nobody_else
                 counts_follow_every_change
                 the_token_key_stays
+                many_are_read_as_one_by_one
                 a_closed_store_refuses_writes;
             due:
                 the_longest_claimable_is_claimed_first

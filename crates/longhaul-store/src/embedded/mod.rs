@@ -309,6 +309,42 @@ impl Store for Embedded {
         Ok(self.load(name).await?.map(|(_, kept)| kept.operation))
     }
 
+    async fn get_many(
+        &self,
+        names: &[OperationName],
+    ) -> Result<Vec<Option<Arc<Operation>>>, Error> {
+        let (mut all, mut missing) = (Vec::with_capacity(names.len()), Vec::new());
+        {
+            let view = self.view.read();
+            for name in names {
+                let cached = view.cached(name);
+                if cached.is_none() {
+                    let ids: Vec<_> = view.find(name).iter().map(|found| found.id).collect();
+                    missing.push((all.len(), name.clone(), ids));
+                }
+                all.push(cached);
+            }
+        }
+        missing.retain(|(_, _, ids)| !ids.is_empty());
+        if missing.is_empty() {
+            return Ok(all);
+        }
+        let read = move |reader: &Reader<'_>| -> Result<Vec<(usize, Arc<Operation>)>, Error> {
+            let mut read = Vec::with_capacity(missing.len());
+            for (at, name, ids) in missing {
+                for id in ids {
+                    let kept = reader.operation(id)?.map(|kept| kept.operation);
+                    read.extend(kept.filter(|found| found.name == name).map(|found| (at, found)));
+                }
+            }
+            Ok(read)
+        };
+        for (at, found) in self.readers.run(read).await? {
+            all[at] = Some(found);
+        }
+        Ok(all)
+    }
+
     async fn claimed(&self, worker: &str, claim_id: &str) -> Result<Vec<Arc<Operation>>, Error> {
         let found: Vec<_> = {
             let view = self.view.read();

@@ -225,6 +225,13 @@ impl Store for Postgres {
         Ok(reads::get(&self.core, name).await?.map(|kept| kept.operation))
     }
 
+    async fn get_many(
+        &self,
+        names: &[OperationName],
+    ) -> Result<Vec<Option<Arc<Operation>>>, Error> {
+        reads::get_many(&self.core, names).await
+    }
+
     async fn claimed(&self, worker: &str, claim_id: &str) -> Result<Vec<Arc<Operation>>, Error> {
         reads::claimed(&self.core, worker, claim_id).await
     }

@@ -20,6 +20,9 @@ use crate::{Cursor, ListQuery, Recorded};
 /// Most gets in one statement.
 const GETS_MAX: usize = 256;
 
+/// Most rows that are read by name in one statement.
+const NAMES_MAX: usize = 1_024;
+
 /// What a get is answered.
 type Got = Result<Option<Kept>, Error>;
 
@@ -181,6 +184,25 @@ pub(super) async fn get(core: &Core, name: &OperationName) -> Got {
         Ok(Err(gone)) => Err(unavailable(gone)),
         Err(elapsed) => Err(unavailable(elapsed)),
     }
+}
+
+/// The operations of these names, in their order.
+pub(super) async fn get_many(
+    core: &Core,
+    names: &[OperationName],
+) -> Result<Vec<Option<Arc<Operation>>>, Error> {
+    if let [name] = names {
+        return Ok(vec![get(core, name).await?.map(|kept| kept.operation)]);
+    }
+    let mut found = HashMap::with_capacity(names.len());
+    for some in names.chunks(NAMES_MAX) {
+        let texts: Vec<&str> = some.iter().map(OperationName::as_str).collect();
+        for row in fetch(core, &core.sql.get, &[&texts], true).await? {
+            let operation = rows::read(&row, &core.words)?.operation;
+            found.insert(operation.name.clone(), operation);
+        }
+    }
+    Ok(names.iter().map(|name| found.get(name).cloned()).collect())
 }
 
 /// A page, newest first.
