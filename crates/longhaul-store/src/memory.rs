@@ -478,5 +478,5 @@ mod tests {
         Arc::new(Memory::new([7; 32], listener))
     }
 
-    conformance!(open, rivals);
+    conformance!(open);
 }

@@ -18,8 +18,7 @@ use crate::{Listener, Store};
 pub(crate) type Open = dyn Fn(Arc<dyn Listener>) -> Arc<dyn Store> + Send + Sync;
 
 /// One test per claim, for one back end: `conformance!(open)`, where `open` makes a store in a folder that
-/// goes after the test: `fn(&Path, Arc<dyn Listener>) -> Arc<dyn Store>`. `conformance!(open, rivals)` also holds
-/// it to what starts on a busy resource meet, which the PostgreSQL store refuses so far.
+/// goes after the test: `fn(&Path, Arc<dyn Listener>) -> Arc<dyn Store>`.
 macro_rules! conformance {
     ($open:expr => $($module:ident: $($claim:ident)+;)+) => {
         $($(
@@ -85,11 +84,6 @@ macro_rules! conformance {
                 the_listener_hears_each_operation_in_order
                 a_read_sees_every_answered_write
                 an_abandoned_write_is_still_made;
-        }
-    };
-    ($open:expr, rivals) => {
-        crate::conformance::conformance! { $open }
-        crate::conformance::conformance! { $open =>
             rivals:
                 a_start_is_refused_while_another_is_under_way_on_its_resource
                 a_newer_start_supersedes_what_is_under_way_on_its_resource

@@ -5,9 +5,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use longhaul_core::{Applied, Error, Operation, OperationName, Reason, Refusal};
+use longhaul_core::{Applied, Error, Operation, OperationName, Refusal, meet};
 
-use super::rows::{Chunk, Kept, next};
+use super::rows::{Chunk, Kept, alone_hash, next};
 use crate::decision::{self, internal};
 use crate::embedded::check_size;
 use crate::trouble::again;
@@ -27,6 +27,8 @@ pub(super) struct Loaded {
     pub asked: HashSet<OperationName>,
     /// Those of them whose children would.
     pub open: HashSet<OperationName>,
+    /// Who has a resource for itself, by its hash: of those resources that are locked.
+    pub rivals: HashMap<i64, Vec<OperationName>>,
 }
 
 /// Why a command came to nothing.
@@ -37,6 +39,8 @@ pub(super) enum Miss {
     Command(Error),
     /// The batch must be decided again, knowing whether children of this operation would follow it.
     Ask(OperationName),
+    /// The batch must be decided again, with the resource of this hash locked and its rivals known.
+    Lock(i64),
 }
 
 impl From<Miss> for Failure {
@@ -44,7 +48,7 @@ impl From<Miss> for Failure {
         match miss {
             Miss::Refused(refusal) => Self::Refused(refusal),
             Miss::Command(error) => Self::Store(error),
-            Miss::Ask(_) => Self::Store(internal("a decision was not taken again")),
+            Miss::Ask(_) | Miss::Lock(_) => Self::Store(internal("a decision was not taken again")),
         }
     }
 }
@@ -64,12 +68,23 @@ pub(super) struct Batch<'l> {
     pub entries: HashMap<OperationName, Entry>,
     /// Keys that were filed anew or given free.
     pub keys: HashMap<RequestKey, Option<OperationName>>,
+    /// What the command just decided led to elsewhere; taken away by whoever tells of it.
+    pub besides: Vec<Applied>,
     parents: HashSet<OperationName>,
+    /// Who was started here to have a resource for itself.
+    alone: HashMap<i64, Vec<OperationName>>,
 }
 
 impl<'l> Batch<'l> {
     pub fn new(loaded: &'l Loaded) -> Self {
-        Self { loaded, entries: HashMap::new(), keys: HashMap::new(), parents: HashSet::new() }
+        Self {
+            loaded,
+            entries: HashMap::new(),
+            keys: HashMap::new(),
+            besides: Vec::new(),
+            parents: HashSet::new(),
+            alone: HashMap::new(),
+        }
     }
 
     fn now(&self, name: &OperationName) -> Option<&Kept> {
@@ -121,15 +136,37 @@ impl<'l> Batch<'l> {
             let parent = self.now(parent).map(|parent| &*parent.operation);
             decision::admit(parent, &applied).map_err(Miss::Refused)?;
         }
-        if before.is_none() && applied.operation.claim_on().is_some() {
-            // Two servers would have to agree on who is first; until they do, none is.
-            let what = "parallel_starts other than allow is not there with PostgreSQL yet; \
-                        keep operations in a folder, or remove it from the API's settings";
-            return Err(Miss::Command(Error::new(Reason::MethodUnimplemented, what)));
-        }
         let applied = self.settled(before.as_ref(), applied)?;
+        if before.is_none() {
+            self.make_way(&applied.operation)?;
+        }
         self.put(before.as_ref(), &applied)?;
         Ok(applied)
+    }
+
+    /// Changes what acts on the resource of a new operation, as the rules say. Nothing, if not all.
+    fn make_way(&mut self, new: &Operation) -> Result<(), Miss> {
+        let Some(hash) = alone_hash(new) else { return Ok(()) };
+        check_size(new).map_err(Miss::Command)?;
+        let rivals = self.loaded.rivals.get(&hash).ok_or(Miss::Lock(hash))?;
+        let mut met = Vec::new();
+        for name in rivals.iter().chain(self.alone.get(&hash).into_iter().flatten()) {
+            if let Some(error) = self.loaded.damaged.get(name) {
+                return Err(Miss::Command(again(error)));
+            }
+            let Some(kept) = self.now(name) else { continue };
+            let changed = meet(&kept.operation, new, new.create_time).map_err(Miss::Refused)?;
+            if let Some(changed) = changed {
+                check_size(&changed.operation).map_err(Miss::Command)?;
+                met.push((kept.clone(), changed));
+            }
+        }
+        for (kept, changed) in met {
+            self.put(Some(&kept), &changed)?;
+            self.besides.push(changed);
+        }
+        self.alone.entry(hash).or_default().push(new.name.clone());
+        Ok(())
     }
 
     /// Decides about one locked row.

@@ -88,6 +88,7 @@ pub(super) struct Written {
     pub follows: bool,
     pub cancelled: bool,
     pub claim_hash: Option<i64>,
+    pub alone_hash: Option<i64>,
     pub request_id: Option<Arc<str>>,
     pub history_rows: i32,
     pub check_sum: i32,
@@ -116,6 +117,7 @@ impl Written {
                 .lease()
                 .filter(|lease| !lease.claim_id.is_empty())
                 .map(|lease| claim_hash(&lease.worker, &lease.claim_id)),
+            alone_hash: alone_hash(operation),
             request_id: operation.request_id.as_ref().map(|id| id.value.clone()),
             history_rows: i32::try_from(kept.history_rows).unwrap_or(i32::MAX),
             check_sum: 0,
@@ -326,8 +328,17 @@ pub(super) fn commits_in_row(kept: &Kept) -> u32 {
 
 /// The hash that operations of a claim are found by; the same in every version, since it is stored.
 pub(super) fn claim_hash(worker: &str, claim_id: &str) -> i64 {
+    hash(worker, claim_id)
+}
+
+/// The hash that an operation is found by which has a resource for itself; as lasting.
+pub(super) fn alone_hash(operation: &Operation) -> Option<i64> {
+    operation.claim_on().map(|(api, target)| hash(api, target))
+}
+
+fn hash(first: &str, second: &str) -> i64 {
     // FNV-1a, with a byte between the two that is in no text.
-    let bytes = worker.bytes().chain([0xFF]).chain(claim_id.bytes());
+    let bytes = first.bytes().chain([0xFF]).chain(second.bytes());
     let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.fold(0xcbf2_9ce4_8422_2325, mix).cast_signed()
 }

@@ -8,7 +8,7 @@ use super::rows::READ;
 use super::session::Sql;
 
 /// How many columns of the operation table are written.
-pub(super) const COLUMN_COUNT: usize = 21;
+pub(super) const COLUMN_COUNT: usize = 22;
 
 /// The first of those that an ordinary change can touch; all after it can too.
 pub(super) const FIRST_CHANGING: usize = 8;
@@ -36,6 +36,7 @@ const COLUMNS: [(&str, Type, &str); COLUMN_COUNT] = [
     ("check_sum", Type::INT4_ARRAY, "integer"),
     ("record", Type::BYTEA_ARRAY, "bytea"),
     ("history", Type::BYTEA_ARRAY, "bytea"),
+    ("alone_hash", Type::INT8_ARRAY, "bigint"),
 ];
 
 /// Makes the struct of all statements: a name, the types of its values, its text. `{s}` is the schema,
@@ -78,6 +79,11 @@ macro_rules! statements {
 }
 
 statements! {
+    // One after the other, in the order of the array.
+    lock_resources(INT8_ARRAY)
+        "SELECT pg_advisory_xact_lock(u.key) FROM unnest($1::bigint[]) AS u(key)";
+    rivals(INT8_ARRAY)
+        "SELECT o.alone_hash, o.name FROM {s}.operation AS o WHERE o.alone_hash = ANY($1)";
     lock_keys(INT4_ARRAY, TEXT_ARRAY)
         "SELECT r.scope, r.value, r.name FROM {s}.request_id AS r \
          JOIN unnest($1::integer[], $2::text[]) AS u(scope, value) \

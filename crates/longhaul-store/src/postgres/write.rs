@@ -266,6 +266,7 @@ fn array(rows: &[Written], column: usize) -> Array<'_> {
         18 => of(rows, |row| row.check_sum),
         19 => of(rows, |row| row.record.as_slice()),
         20 => of(rows, |row| &*row.events),
+        21 => of(rows, |row| row.alone_hash),
         other => unreachable!("there is no column {other}"),
     }
 }

@@ -3,7 +3,7 @@
 //! Nobody is told or answered before the commit. A lost race is run again with the decisions; a command
 //! that the database does not take is parted from its mates.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use futures_util::future::{BoxFuture, join};
 use longhaul_core::{Applied, Error, Operation, OperationName};
 use tokio_postgres::Row;
 
-use super::batch::{Batch, Loaded, Miss};
+use super::batch::{Batch, Loaded, Miss, RequestKey};
 use super::core::Core;
 use super::faults::Fault;
 use super::queue::Job;
 use super::rows;
-use super::session::{Session, Value, bounded};
+use super::session::{Ready, Session, Value, bounded};
 use super::words::Scope;
 use super::write::{self, Broken, Receipt};
 use crate::telling::tell;
@@ -97,25 +97,81 @@ type Results = Vec<Result<Applied, Failure>>;
 /// One transaction for these commands.
 async fn attempt(core: &Core, jobs: &[Job]) -> Result<Results, Fault> {
     let session = Session::take(&core.writes, &core.options).await.map_err(Fault::Away)?;
-    let mut loaded = match bounded(core.patience(), load(core, &session, jobs)).await {
-        Ok(loaded) => loaded,
-        Err(fault) => return Err(give_back(core, session, fault).await),
-    };
+    let mut resources = BTreeSet::new();
     loop {
-        let mut batch = Batch::new(&loaded);
-        let results: Vec<_> = jobs.iter().map(|job| batch.update(&job.key, &job.decide)).collect();
-        let ask = asked(results.iter());
-        if ask.is_empty() {
-            let applied: Vec<_> =
-                results.iter().filter_map(|result| result.as_ref().ok()).collect();
-            commit(core, session, &batch, &applied).await?;
-            return Ok(results.into_iter().map(|result| result.map_err(Failure::from)).collect());
-        }
-        let asking = look_for_children(core, &session, &mut loaded, ask);
-        if let Err(fault) = bounded(core.patience(), asking).await {
-            return Err(give_back(core, session, fault).await);
+        let loading = load(core, &session, jobs, &resources);
+        let mut loaded = match bounded(core.patience(), loading).await {
+            Ok(loaded) => loaded,
+            Err(fault) => return Err(give_back(core, session, fault).await),
+        };
+        let locks = loop {
+            let Decided { batch, results, besides } = decide(&loaded, jobs);
+            let locks = to_lock(&results);
+            if !locks.is_empty() {
+                break locks;
+            }
+            let ask = asked(results.iter());
+            if ask.is_empty() {
+                let applied = in_order(&results, &besides);
+                commit(core, session, &batch, &applied).await?;
+                let answers = results.into_iter().map(|result| result.map_err(Failure::from));
+                return Ok(answers.collect());
+            }
+            let asking = look_for_children(core, &session, &mut loaded, ask);
+            if let Err(fault) = bounded(core.patience(), asking).await {
+                return Err(give_back(core, session, fault).await);
+            }
+        };
+        // From the beginning, for these locks come before those of rows: nobody waits in a circle.
+        resources.extend(locks);
+        if !session.roll_back(core.options.connect_timeout).await {
+            session.discard();
+            return Err(Fault::Away(super::faults::unavailable("a transaction did not end")));
         }
     }
+}
+
+/// What commands led to.
+struct Decided<'l> {
+    batch: Batch<'l>,
+    results: Vec<Result<Applied, Miss>>,
+    /// What they led to elsewhere, each with the place of its command.
+    besides: Vec<(usize, Applied)>,
+}
+
+fn decide<'l>(loaded: &'l Loaded, jobs: &[Job]) -> Decided<'l> {
+    let mut batch = Batch::new(loaded);
+    let (mut results, mut besides) = (Vec::with_capacity(jobs.len()), Vec::new());
+    for (at, job) in jobs.iter().enumerate() {
+        results.push(batch.update(&job.key, &job.decide));
+        besides.extend(batch.besides.drain(..).map(|applied| (at, applied)));
+    }
+    Decided { batch, results, besides }
+}
+
+/// The resources that must be locked before these commands can be decided.
+fn to_lock(results: &[Result<Applied, Miss>]) -> Vec<i64> {
+    let lock = results.iter().filter_map(|result| match result {
+        Err(Miss::Lock(hash)) => Some(*hash),
+        Ok(_) | Err(Miss::Refused(_) | Miss::Command(_) | Miss::Ask(_)) => None,
+    });
+    lock.collect()
+}
+
+/// What is to be told: of each command, first what it led to elsewhere.
+fn in_order<'r>(
+    results: &'r [Result<Applied, Miss>],
+    besides: &'r [(usize, Applied)],
+) -> Vec<&'r Applied> {
+    let mut besides = besides.iter().peekable();
+    let mut told = Vec::with_capacity(results.len());
+    for (at, result) in results.iter().enumerate() {
+        while let Some((_, applied)) = besides.next_if(|(of, _)| *of == at) {
+            told.push(applied);
+        }
+        told.extend(result.as_ref().ok());
+    }
+    told
 }
 
 /// What must be known before these commands can be decided.
@@ -124,7 +180,7 @@ pub(super) fn asked<'r>(
 ) -> Vec<OperationName> {
     let ask = results.filter_map(|result| match result {
         Err(Miss::Ask(name)) => Some(name.clone()),
-        Ok(_) | Err(Miss::Refused(_) | Miss::Command(_)) => None,
+        Ok(_) | Err(Miss::Refused(_) | Miss::Command(_) | Miss::Lock(_)) => None,
     });
     ask.collect()
 }
@@ -241,7 +297,14 @@ pub(super) async fn look_for_children(
     Ok(())
 }
 
-async fn load(core: &Core, session: &Session, jobs: &[Job]) -> Result<Loaded, Fault> {
+/// Begins a transaction and locks all that these commands are about: resources, then keys, then rows, each in
+/// one order everywhere.
+async fn load(
+    core: &Core,
+    session: &Session,
+    jobs: &[Job],
+    resources: &BTreeSet<i64>,
+) -> Result<Loaded, Fault> {
     let mut loaded = Loaded::default();
     let mut names = BTreeSet::new();
     let mut keys = BTreeSet::new();
@@ -257,46 +320,86 @@ async fn load(core: &Core, session: &Session, jobs: &[Job]) -> Result<Loaded, Fa
             Key::Child { .. } => {}
         }
     }
+    let keys = numbered(core, session, &keys).await?;
     let ready = session.ready(&core.sql.lock_rows).await?;
-    let begin = core.begin();
+    let mut begin = Some(core.begin());
+    if !resources.is_empty() {
+        lock_resources(core, session, &mut begin, resources, &mut loaded).await?;
+        names.extend(loaded.rivals.values().flatten().cloned());
+    }
     if !keys.is_empty() {
-        let scope =
-            |key: &super::batch::RequestKey| Scope { api: key.0.clone(), parent: key.1.clone() };
-        let unknown: BTreeSet<_> = keys
-            .iter()
-            .filter(|key| core.words.scope_id(&scope(key)).is_none())
-            .map(|key| (key.0.clone(), key.1.clone()))
-            .collect();
-        let unknown = unknown.into_iter().map(|(api, parent)| Scope { api, parent }).collect();
-        core.words.number(session, &core.sql, Vec::new(), unknown).await?;
-        let with_ids: Vec<_> =
-            keys.iter().filter_map(|key| Some((core.words.scope_id(&scope(key))?, key))).collect();
-        let scopes: Vec<i32> = with_ids.iter().map(|(scope, _)| *scope).collect();
-        let values: Vec<&str> = with_ids.iter().map(|(_, key)| &*key.2).collect();
+        let scopes: Vec<i32> = keys.iter().map(|(scope, _)| *scope).collect();
+        let values: Vec<&str> = keys.iter().map(|(_, key)| &*key.2).collect();
         let lock_keys = session.ready(&core.sql.lock_keys).await?;
-        let values: [Value<'_>; 2] = [&scopes, &values];
-        let (begun, rows) = join(session.run(&begin), session.send(&lock_keys, &values)).await;
-        begun?;
-        for row in rows? {
+        for row in send(session, &mut begin, &lock_keys, &[&scopes, &values]).await? {
             let (scope, value, name): (i32, &str, &str) = (row.get(0), row.get(1), row.get(2));
-            let key = with_ids.iter().find(|(id, key)| *id == scope && &*key.2 == value);
+            let key = keys.iter().find(|(id, key)| *id == scope && &*key.2 == value);
             if let (Some((_, key)), Ok(name)) = (key, OperationName::parse(name)) {
                 names.insert(name.clone());
-                loaded.keys.insert((*key).clone(), name);
+                loaded.keys.insert(key.clone(), name);
             }
         }
     }
     let texts: Vec<&str> = names.iter().map(OperationName::as_str).collect();
-    let values: [Value<'_>; 1] = [&texts];
-    let rows = if keys.is_empty() {
-        let (begun, rows) = join(session.run(&begin), session.send(&ready, &values)).await;
-        begun?;
-        rows?
-    } else {
-        session.send(&ready, &values).await?
-    };
+    let rows = send(session, &mut begin, &ready, &[&texts]).await?;
     take_in(core, session, &mut loaded, &rows).await?;
     Ok(loaded)
+}
+
+/// Sends a statement, behind the beginning of the transaction if that is still to come.
+async fn send(
+    session: &Session,
+    begin: &mut Option<String>,
+    ready: &Ready<'_>,
+    values: &[Value<'_>],
+) -> Result<Vec<Row>, Fault> {
+    let Some(begin) = begin.take() else { return Ok(session.send(ready, values).await?) };
+    let (begun, rows) = join(session.run(&begin), session.send(ready, values)).await;
+    begun?;
+    Ok(rows?)
+}
+
+/// Keys with the numbers of their scopes, which are given to those that have none.
+async fn numbered(
+    core: &Core,
+    session: &Session,
+    keys: &BTreeSet<RequestKey>,
+) -> Result<Vec<(i32, RequestKey)>, Fault> {
+    let scope = |key: &RequestKey| Scope { api: key.0.clone(), parent: key.1.clone() };
+    let unknown = keys.iter().map(scope).filter(|scope| core.words.scope_id(scope).is_none());
+    let unknown: HashSet<Scope> = unknown.collect();
+    if !unknown.is_empty() {
+        core.words.number(session, &core.sql, Vec::new(), unknown.into_iter().collect()).await?;
+    }
+    let with_id = |key: &RequestKey| Some((core.words.scope_id(&scope(key))?, key.clone()));
+    Ok(keys.iter().filter_map(with_id).collect())
+}
+
+/// Locks resources against the starts of all servers, and finds who has them.
+async fn lock_resources(
+    core: &Core,
+    session: &Session,
+    begin: &mut Option<String>,
+    resources: &BTreeSet<i64>,
+    loaded: &mut Loaded,
+) -> Result<(), Fault> {
+    let hashes: Vec<i64> = resources.iter().copied().collect();
+    // Such locks are the whole database's: another schema has others.
+    let ours = rows::claim_hash("longhaul", &core.options.schema);
+    let mut keys: Vec<i64> = hashes.iter().map(|hash| hash ^ ours).collect();
+    keys.sort_unstable();
+    let lock = session.ready(&core.sql.lock_resources).await?;
+    let find = session.ready(&core.sql.rivals).await?;
+    send(session, begin, &lock, &[&keys]).await?;
+    // A statement of its own, so that it sees what was committed while the lock was waited for.
+    let found = session.send(&find, &[&hashes]).await?;
+    loaded.rivals = hashes.into_iter().map(|hash| (hash, Vec::new())).collect();
+    for row in found {
+        if let Ok(name) = OperationName::parse(row.get(1)) {
+            loaded.rivals.entry(row.get(0)).or_default().push(name);
+        }
+    }
+    Ok(())
 }
 
 /// Reads locked rows; the names in their order, but for those that cannot be read.

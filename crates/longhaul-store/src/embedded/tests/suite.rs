@@ -12,7 +12,7 @@ mod shipped {
         Arc::new(Embedded::open(&Options::new(folder), listener).unwrap())
     }
 
-    conformance!(open, rivals);
+    conformance!(open);
 }
 
 mod uncached {
@@ -32,5 +32,5 @@ mod uncached {
         Arc::new(Embedded::open(&options, listener).unwrap())
     }
 
-    conformance!(open, rivals);
+    conformance!(open);
 }

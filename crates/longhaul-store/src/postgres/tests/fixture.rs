@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use longhaul_core::Start;
+use longhaul_core::{Parallel, Refusal, Start};
 use tokio_postgres::NoTls;
 
-use super::super::Options;
+use super::super::{Migrated, Options, migrate};
 use super::{opened, options};
-use crate::conformance::world::{Notes, World, a_start, a_success, at, name, request_id};
+use crate::conformance::world::{Notes, World, a_start, a_success, at, name, refused, request_id};
 
 const VERSION_1: &str = include_str!("../../../fixtures/postgres-v1.sql");
 
@@ -53,6 +53,13 @@ async fn check(world: &World) {
     let ended = world.apply("running", a_success(1), at(6)).await.unwrap();
     assert_eq!(ended.operation.revision, 3);
     assert_eq!(world.store.claimed("w", "c").await.unwrap().len(), 1, "cancelling");
+    let alone = |id: &str| {
+        let mut start = a_start(id);
+        start.policy.parallel = Parallel::Refuse;
+        start
+    };
+    world.start_at(alone("alone"), at(7)).await.unwrap();
+    assert_eq!(refused(world.start_at(alone("rival"), at(8)).await), Refusal::TargetBusy);
 }
 
 fn server(options: &Options) -> World {
@@ -86,5 +93,7 @@ pub(super) async fn load_version_1(options: &Options) {
 async fn rows_of_version_1_are_opened() {
     let options = options();
     load_version_1(&options).await;
+    let migrated = migrate(&options).await.expect("it is brought up to date");
+    assert_eq!(migrated, Migrated { from: Some(1), to: 2 });
     check(&server(&options)).await;
 }

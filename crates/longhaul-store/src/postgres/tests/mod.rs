@@ -7,6 +7,7 @@ mod fixture;
 mod moves;
 mod notes;
 mod plans;
+mod rivals;
 mod servers;
 mod upgrade;
 

@@ -61,6 +61,7 @@ async fn every_question_has_its_index() {
         ("list many", &sql.list_many[0], "Index Scan Backward using operation_listed on"),
         ("children", &sql.children, "operation_child"),
         ("left behind", &sql.left_behind, "operation_follows"),
+        ("rivals", &sql.rivals, "operation_alone"),
         ("claimed", &sql.claimed, "operation_claimed"),
         ("history", &sql.history, "history_pkey"),
         ("changes", &sql.changes, "change_xid"),
