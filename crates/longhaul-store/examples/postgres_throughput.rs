@@ -6,24 +6,19 @@
 //! the schema `throughput` and the table `plain`, and removes both.
 #![allow(clippy::disallowed_methods, reason = "a measuring driver reads the clock")]
 
-use std::error::Error;
+mod work;
+
 use std::io::Write;
 use std::process::Command as Process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use longhaul_core::{
-    Applied, Cause, Changes, Command, Finish, Operation, OperationName, Payload, Policy, Refusal,
-    Start, Timestamp, apply, start,
-};
+use longhaul_core::{Applied, Cause, Changes, Command, Operation, Refusal, apply};
 use longhaul_store::postgres::{Options, Postgres};
-use longhaul_store::{ClaimFilter, Deaf, Due, Key, ListQuery, ParentFilter, Priority, Store};
+use longhaul_store::{Deaf, Due, ListQuery, ParentFilter, Store};
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
-
-const API: &str = "clouddeploy.googleapis.com";
-const PARENT: &str = "projects/p/locations/us-central1";
+use self::work::{API, Outcome, PARENT, change, claim_one, finish_one, name_of, now, start_one};
 
 /// What `pgbench` runs for one operation's start: one row of about the same size.
 const PLAIN_START: &str = "INSERT INTO plain (record) VALUES (repeat('x', 600));\n";
@@ -267,88 +262,13 @@ async fn expire(store: &Arc<dyn Store>) -> Outcome<usize> {
     Ok(store.update_due(Due::Timer { now }, usize::MAX, decide).await?.len())
 }
 
-fn name_of(id: u64) -> Outcome<OperationName> {
-    Ok(OperationName::parse(&format!("{PARENT}/operations/operation-1700000000000-{id:016x}"))?)
-}
-
-fn now() -> Timestamp {
-    let micros = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros());
-    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
-}
-
-async fn start_one(store: &dyn Store, id: u64) -> Outcome<()> {
-    let now = now();
-    let with = Start {
-        name: name_of(id)?,
-        uid: (now.as_micros() as u128) << 64 | u128::from(id),
-        api: API.into(),
-        method: "google.cloud.deploy.v1.CloudDeploy.CreateRelease".into(),
-        queue: "clouddeploy".into(),
-        parent: PARENT.into(),
-        target: format!("{PARENT}/releases/r{id}").into(),
-        actor: "".into(),
-        request: payload("google.cloud.deploy.v1.CreateReleaseRequest", 200),
-        metadata: payload("google.cloud.deploy.v1.OperationMetadata", 0),
-        traceparent: "".into(),
-        parent_operation: None,
-        deadline: None,
-        start_by: None,
-        request_id: None,
-        policy: Policy::default(),
-    };
-    let key = Key::Name(with.name.clone());
-    let decide = Arc::new(move |existing: Option<&_>| start(existing, with.clone(), now));
-    store.update(key, Priority::Normal, decide).await?;
-    Ok(())
-}
-
-async fn change(store: &dyn Store, name: OperationName, command: Command) -> Outcome<Applied> {
-    let now = now();
-    let decide = Arc::new(move |operation: Option<&Operation>| {
-        apply(operation.ok_or(Refusal::NotFound)?, command.clone(), now)
-    });
-    Ok(store.update(Key::Name(name), Priority::Normal, decide).await?)
-}
-
 async fn cancel_one(store: &dyn Store, id: u64) -> Outcome<()> {
     let cancel =
         Command::Cancel { cause: Cause::Client, actor: "someone".into(), reason: "".into() };
     change(store, name_of(id)?, cancel).await.map(drop)
 }
 
-async fn claim_one(store: &dyn Store) -> Outcome<Vec<Applied>> {
-    let now = now();
-    let claim = Command::Claim {
-        worker: "w".into(),
-        claim_id: "".into(),
-        holder: "".into(),
-        lease: Duration::from_secs(30),
-    };
-    let due = Due::Claim { filter: ClaimFilter::default(), now, bytes_max: usize::MAX };
-    let decide = Arc::new(move |operation: Option<&Operation>| {
-        apply(operation.ok_or(Refusal::NotFound)?, claim.clone(), now)
-    });
-    Ok(store.update_due(due, 1, decide).await?)
-}
-
 async fn release(store: &dyn Store, claimed: &Applied) -> Outcome<()> {
     let release = Command::Release { epoch: claimed.operation.epoch, changes: Changes::default() };
     change(store, claimed.operation.name.clone(), release).await.map(drop)
-}
-
-async fn finish_one(store: &dyn Store) -> Outcome<()> {
-    for claimed in claim_one(store).await? {
-        let finish = Command::Finish {
-            epoch: claimed.operation.epoch,
-            finish: Finish::Succeeded(payload("google.cloud.deploy.v1.Release", 100)),
-            changes: Changes::default(),
-            jitter: 0,
-        };
-        change(store, claimed.operation.name, finish).await?;
-    }
-    Ok(())
-}
-
-fn payload(type_name: &str, bytes: usize) -> Payload {
-    Payload { type_name: type_name.into(), value: vec![7; bytes].into() }
 }

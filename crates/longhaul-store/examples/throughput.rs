@@ -6,22 +6,19 @@
 //! open them in a fresh process, which is this program with the work `opened`).
 #![allow(clippy::disallowed_methods, reason = "a measuring driver reads the clock")]
 
-use std::error::Error;
+mod work;
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use longhaul_core::{
-    Changes, Command, Finish, OperationName, Payload, Policy, Refusal, Start, Timestamp, apply,
-    start,
-};
 use longhaul_store::embedded::Embedded;
-use longhaul_store::{ClaimFilter, Deaf, Due, Key, Options, Priority, Store};
+use longhaul_store::{Deaf, Options, Store};
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use self::work::{Outcome, finish_one, name_of, start_one};
 
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
@@ -154,75 +151,6 @@ async fn opened(folder: &Path, operations: usize) -> Outcome<String> {
         cpu * 1e3,
         resident_kib()
     ))
-}
-
-fn name_of(id: u64) -> Outcome<OperationName> {
-    let name =
-        format!("projects/p/locations/us-central1/operations/operation-1700000000000-{id:012}");
-    Ok(OperationName::parse(&name)?)
-}
-
-fn now() -> Timestamp {
-    let micros = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros());
-    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
-}
-
-async fn start_one(store: &dyn Store, id: u64) -> Outcome<()> {
-    let now = now();
-    let with = Start {
-        name: name_of(id)?,
-        uid: (now.as_micros() as u128) << 64 | u128::from(id),
-        api: "clouddeploy.googleapis.com".into(),
-        method: "google.cloud.deploy.v1.CloudDeploy.CreateRelease".into(),
-        queue: "clouddeploy".into(),
-        parent: "projects/p/locations/us-central1".into(),
-        target: format!("projects/p/locations/us-central1/releases/r{id}").into(),
-        actor: "".into(),
-        request: payload("google.cloud.deploy.v1.CreateReleaseRequest", 200),
-        metadata: payload("google.cloud.deploy.v1.OperationMetadata", 0),
-        traceparent: "".into(),
-        parent_operation: None,
-        deadline: None,
-        start_by: None,
-        request_id: None,
-        policy: Policy::default(),
-    };
-    let key = Key::Name(with.name.clone());
-    let decide = Arc::new(move |existing: Option<&_>| start(existing, with.clone(), now));
-    store.update(key, Priority::Normal, decide).await?;
-    Ok(())
-}
-
-async fn finish_one(store: &dyn Store) -> Outcome<()> {
-    let now = now();
-    let claim = Command::Claim {
-        worker: "w".into(),
-        claim_id: "".into(),
-        holder: "".into(),
-        lease: Duration::from_secs(30),
-    };
-    let due = Due::Claim { filter: ClaimFilter::default(), now, bytes_max: usize::MAX };
-    let decide = Arc::new(move |operation: Option<&longhaul_core::Operation>| {
-        apply(operation.ok_or(Refusal::NotFound)?, claim.clone(), now)
-    });
-    for claimed in store.update_due(due, 1, decide).await? {
-        let response = payload("google.cloud.deploy.v1.Release", 100);
-        let finish = Command::Finish {
-            epoch: claimed.operation.epoch,
-            finish: Finish::Succeeded(response),
-            changes: Changes::default(),
-            jitter: 0,
-        };
-        let decide = Arc::new(move |operation: Option<&longhaul_core::Operation>| {
-            apply(operation.ok_or(Refusal::NotFound)?, finish.clone(), now)
-        });
-        store.update(Key::Name(claimed.operation.name), Priority::Normal, decide).await?;
-    }
-    Ok(())
-}
-
-fn payload(type_name: &str, bytes: usize) -> Payload {
-    Payload { type_name: type_name.into(), value: vec![7; bytes].into() }
 }
 
 /// Appends a KiB and syncs, over and over.

@@ -1,0 +1,91 @@
+//! The operations that both measuring programs start, claim and finish.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use longhaul_core::{
+    Applied, Changes, Command, Finish, Operation, OperationName, Payload, Policy, Refusal, Start,
+    Timestamp, apply, start,
+};
+use longhaul_store::{ClaimFilter, Due, Key, Priority, Store};
+
+pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+pub const API: &str = "clouddeploy.googleapis.com";
+pub const PARENT: &str = "projects/p/locations/us-central1";
+
+pub fn name_of(id: u64) -> Outcome<OperationName> {
+    Ok(OperationName::parse(&format!("{PARENT}/operations/operation-1700000000000-{id:016x}"))?)
+}
+
+pub fn now() -> Timestamp {
+    let micros = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros());
+    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+}
+
+pub async fn start_one(store: &dyn Store, id: u64) -> Outcome<()> {
+    let now = now();
+    let with = Start {
+        name: name_of(id)?,
+        uid: (now.as_micros() as u128) << 64 | u128::from(id),
+        api: API.into(),
+        method: "google.cloud.deploy.v1.CloudDeploy.CreateRelease".into(),
+        queue: "clouddeploy".into(),
+        parent: PARENT.into(),
+        target: format!("{PARENT}/releases/r{id}").into(),
+        actor: "".into(),
+        request: payload("google.cloud.deploy.v1.CreateReleaseRequest", 200),
+        metadata: payload("google.cloud.deploy.v1.OperationMetadata", 0),
+        traceparent: "".into(),
+        parent_operation: None,
+        deadline: None,
+        start_by: None,
+        request_id: None,
+        policy: Policy::default(),
+    };
+    let key = Key::Name(with.name.clone());
+    let decide = Arc::new(move |existing: Option<&_>| start(existing, with.clone(), now));
+    store.update(key, Priority::Normal, decide).await?;
+    Ok(())
+}
+
+pub async fn change(store: &dyn Store, name: OperationName, command: Command) -> Outcome<Applied> {
+    let now = now();
+    let decide = Arc::new(move |operation: Option<&Operation>| {
+        apply(operation.ok_or(Refusal::NotFound)?, command.clone(), now)
+    });
+    Ok(store.update(Key::Name(name), Priority::Normal, decide).await?)
+}
+
+pub async fn claim_one(store: &dyn Store) -> Outcome<Vec<Applied>> {
+    let now = now();
+    let claim = Command::Claim {
+        worker: "w".into(),
+        claim_id: "".into(),
+        holder: "".into(),
+        lease: Duration::from_secs(30),
+    };
+    let due = Due::Claim { filter: ClaimFilter::default(), now, bytes_max: usize::MAX };
+    let decide = Arc::new(move |operation: Option<&Operation>| {
+        apply(operation.ok_or(Refusal::NotFound)?, claim.clone(), now)
+    });
+    Ok(store.update_due(due, 1, decide).await?)
+}
+
+pub async fn finish_one(store: &dyn Store) -> Outcome<()> {
+    for claimed in claim_one(store).await? {
+        let finish = Command::Finish {
+            epoch: claimed.operation.epoch,
+            finish: Finish::Succeeded(payload("google.cloud.deploy.v1.Release", 100)),
+            changes: Changes::default(),
+            jitter: 0,
+        };
+        change(store, claimed.operation.name, finish).await?;
+    }
+    Ok(())
+}
+
+fn payload(type_name: &str, bytes: usize) -> Payload {
+    Payload { type_name: type_name.into(), value: vec![7; bytes].into() }
+}
