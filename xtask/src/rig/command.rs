@@ -7,6 +7,8 @@ use super::postgres::{Postgres, url_by};
 
 /// The variable that says where it is.
 const VARIABLE: &str = "LONGHAUL_TEST_POSTGRES";
+/// The variable that says where the authorities of its certificate are.
+const TLS_VARIABLE: &str = "LONGHAUL_TEST_POSTGRES_TLS";
 /// The variable that says where the pooler is, when there is one.
 const POOLER_VARIABLE: &str = "LONGHAUL_TEST_POOLER";
 
@@ -36,6 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     postgres.create("test").map_err(|error| -> Box<dyn std::error::Error> { error })?;
     let mut command = Command::new(&args.command[0]);
     command.args(&args.command[1..]).env(VARIABLE, url_by(postgres.port(), "test"));
+    command.env(TLS_VARIABLE, postgres.authorities());
     let pooler = if args.pooler {
         let begun = runtime.block_on(Pooler::begin(postgres.port()));
         begun.map_err(|error| -> Box<dyn std::error::Error> { error })?

@@ -6,6 +6,7 @@ pub(crate) mod fleet;
 mod pooler;
 pub(crate) mod postgres;
 mod ready;
+mod tls;
 
 #[allow(dead_code, reason = "a run uses what it needs of it; the black-box tests use the rest")]
 #[path = "../../../crates/longhaul/tests/it/harness/round_robin.rs"]

@@ -37,6 +37,7 @@ impl Postgres {
         if let Some((uid, gid)) = other {
             chown(folder.path(), Some(uid), Some(gid))?;
         }
+        super::tls::write(folder.path(), other)?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let mut postgres = Self { programs, other, folder, port, server: None };
         let data = postgres.data();
@@ -62,6 +63,11 @@ impl Postgres {
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The folder with `ca.pem`, which has signed its certificate, and `other-ca.pem`, which has not.
+    pub fn authorities(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Makes an empty database.
@@ -114,6 +120,9 @@ impl Postgres {
             format!("port={}", self.port),
             format!("unix_socket_directories={sockets}"),
             "fsync=on".to_owned(),
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", self.folder.path().join("server.pem").display()),
+            format!("ssl_key_file={}", self.folder.path().join("server.key").display()),
             "max_connections=300".to_owned(),
         ] {
             command.arg("-c").arg(setting);
@@ -155,9 +164,9 @@ impl Drop for Postgres {
     }
 }
 
-/// How a server reaches a database behind a port of the loopback address.
+/// How a server reaches a database behind a port of the loopback address, as it is measured: without TLS.
 pub(crate) fn url_by(port: u16, name: &str) -> String {
-    format!("postgres://{USER}@127.0.0.1:{port}/{name}")
+    format!("postgres://{USER}@127.0.0.1:{port}/{name}?sslmode=disable")
 }
 
 /// Where PostgreSQL's programs are: on the path, or where Debian keeps them, the newest first.

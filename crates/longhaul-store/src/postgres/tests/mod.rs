@@ -9,6 +9,7 @@ mod notes;
 mod plans;
 mod rivals;
 mod servers;
+mod tls;
 mod upgrade;
 
 use std::path::Path;
