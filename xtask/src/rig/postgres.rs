@@ -153,10 +153,11 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         let Some(mut server) = self.server.take() else { return };
-        // SIGINT: end every session and stop in order. pg_ctl sends it to the process of this folder only.
+        // At once: what it would write before its end goes with the folder, and takes it a minute after a suite.
+        // pg_ctl sends the signal to the process of this folder only.
         let data = self.data();
         let asked =
-            self.command("pg_ctl").args(["stop", "-m", "fast", "-s", "-D"]).arg(data).status();
+            self.command("pg_ctl").args(["stop", "-m", "immediate", "-s", "-D"]).arg(data).status();
         if !asked.is_ok_and(|status| status.success()) {
             let _ = server.kill();
         }
