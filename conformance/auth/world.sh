@@ -38,6 +38,14 @@ make_identities() {
   of_issuer="$(email_of issuer)"
   jq --arg issuer "$of_issuer" '{accounts: [.accounts[] | select(.client_email != $issuer)
     | {email: .client_email, keys}]}' "$auth/server.json" >"$work/accounts.json"
+  # One is registered as by hand: by a name of somebody's choice, with the public half in PEM.
+  local stranger public
+  stranger="$(file_of stranger)"
+  public="$(jq --raw-output .private_key "$stranger" | openssl rsa -pubout 2>/dev/null)"
+  jq '.private_key_id = "by-hand"' "$stranger" >"$work/stranger.json" && mv "$work/stranger.json" "$stranger"
+  jq --arg email "$(email_of stranger)" --arg public "$public" '
+    (.accounts[] | select(.email == $email)) |= {email, public_keys: {"by-hand": $public}}' \
+    "$work/accounts.json" >"$work/by-hand.json" && mv "$work/by-hand.json" "$work/accounts.json"
   jq --arg issuer "$of_issuer" '{keys: [.accounts[] | select(.client_email == $issuer) | .keys[]]}' \
     "$auth/server.json" >"$work/jwks.json"
   jq --arg viewer "serviceAccount:$(email_of viewer)" --arg stranger "serviceAccount:$(email_of stranger)" \

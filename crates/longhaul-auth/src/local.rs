@@ -271,7 +271,7 @@ impl ServiceAccountFile {
         life: Duration,
     ) -> Result<Secret, Error> {
         let key = SigningKey::from_pem(&Secret::new(self.private_key.as_str()))?;
-        key.sign(&serde_json::json!({
+        key.named(&self.private_key_id).sign(&serde_json::json!({
             "iss": self.client_email,
             "sub": self.client_email,
             "scope": scopes,

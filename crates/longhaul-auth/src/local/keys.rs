@@ -55,7 +55,15 @@ impl SigningKey {
         Ok(Self { key, pem: pem.clone(), public, id })
     }
 
-    /// Its name: the thumbprint. Source: RFC 7638.
+    /// The same key by another name: the one that whoever made it has registered it under.
+    #[must_use]
+    pub fn named(mut self, id: &str) -> Self {
+        self.public.common.key_id = Some(id.to_owned());
+        id.clone_into(&mut self.id);
+        self
+    }
+
+    /// Its name: the thumbprint (RFC 7638), unless it was given another.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id

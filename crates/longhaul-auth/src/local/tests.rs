@@ -118,3 +118,15 @@ fn nothing_that_is_printed_holds_a_key() {
     assert_eq!(project_number("p"), project_number("p"));
     assert_eq!(project_number("p").len(), 12);
 }
+
+/// Google numbers its keys as it likes, and so may whoever registers one.
+#[test]
+fn an_account_signs_by_the_name_that_its_file_gives_the_key() {
+    let (_, mut file) = made();
+    for name in ["KEY_ID", "0123456789abcdef0123456789abcdef01234567"] {
+        file.private_key_id = name.to_owned();
+        let token = file.self_signed(SCOPE, NOW, TOKEN_LIFE).unwrap();
+        let header = jsonwebtoken::decode_header(token.expose()).unwrap();
+        assert_eq!(header.kid.as_deref(), Some(name));
+    }
+}
