@@ -137,7 +137,19 @@ case("absent of one's own", cancel(may, os.environ["AUTH_ABSENT"]))
 case("permitted, a token", cancel(token("GOOD", credentials.Credentials), os.environ["AUTH_BY_TOKEN"]))
 case("permitted, an account's file", cancel(may, os.environ["AUTH_BY_FILE"]))
 
-# What a process does that waits and cancels as it would after an hour: its tokens are then for another audience.
+# A process that waits and cancels, as it does after an hour: its tokens are then for another audience, those of
+# its starts among them.
 late = client(file("ADMIN"))
-first = late.transport.operations_client
-print(json.dumps({"extra": "a future's cancel", "shown": shown(lambda: first.cancel_operation(os.environ["AUTH_BY_FUTURE"]))}))
+operations = late.transport.operations_client
+
+
+def cancel_and_start():
+    operations.cancel_operation(os.environ["AUTH_BY_FUTURE"])
+    late.create_delivery_pipeline(
+        parent=OURS.split("/operations/")[0],
+        delivery_pipeline_id=f"late-{TRANSPORT}",
+        delivery_pipeline=deploy_v1.DeliveryPipeline(),
+    )
+
+
+print(json.dumps({"extra": "a future's cancel, and a start", "shown": shown(cancel_and_start)}))
