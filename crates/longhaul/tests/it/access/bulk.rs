@@ -172,6 +172,30 @@ bindings:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_may_by_a_group_of_the_token_may_after_the_call_is_over_too() {
+    let world = World::start(|auth| auth.issuers[0].groups_claim = "groups".into()).await;
+    let policy = "
+bindings:
+- {role: roles/owner, members: ['user:root@example.com']}
+- {role: roles/dataproc.viewer, members: ['user:new@example.com']}
+- {role: roles/clouddeploy.operator, members: ['group:deployers@example.com']}
+";
+    replace(&world, policy, "new").await;
+    let name = started(&world, "p").await;
+    let body = json!({"api": "clouddeploy", "parent": PARENT, "filter": "done = false"});
+    let ask = async |groups: Value| {
+        let token = world.token_saying("cy", "groups", groups);
+        let ask = Ask::post_json("/longhaul/v1/operations:bulkCancel", &body);
+        ask.header("authorization", format!("Bearer {token}")).send(world.address()).await
+    };
+    let refused = ask(json!(["others@example.com"])).await.failure(403);
+    refused.is("PERMISSION_DENIED", "IAM_PERMISSION_DENIED");
+    let begun = ask(json!(["others@example.com", "deployers@example.com"])).await.ok();
+    let came = outcome(&world, "root", &begun).await;
+    assert_eq!(came, BTreeMap::from([(name, "CANCELLED".to_owned())]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_cancel_asks_for_the_permission_of_each_method() {
     let world = World::start(|_| {}).await;
     let policy = "

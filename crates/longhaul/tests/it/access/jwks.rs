@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::people::{Signer, World, claims, key_set};
 use crate::harness::http::Ask;
+use crate::harness::process::Process;
 use crate::harness::published::{Published, Says};
 use crate::harness::samples::DEPLOY;
 use crate::harness::soon;
@@ -155,6 +156,34 @@ async fn a_server_starts_without_its_issuer_and_finds_it_later() {
     // An hour is how long keys are current, not how long their absence is.
     until("the keys", async || ready(&world).await == "ok\n").await;
     assert_eq!(asked(&world, &token).await, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_once_and_loudly_that_the_keys_do_not_come_and_that_they_do_again() {
+    let (issuer, folder) = (Signer::new("k1"), tempfile::TempDir::new().unwrap());
+    let published = Published::saying(Says::Body(issuer.key_set())).await;
+    let configuration = format!(
+        "listen = \"127.0.0.1:0\"\n[auth]\nmode = \"jwt\"\nreload_every = \"20ms\"\nrefetch_wait = \"20ms\"\n\n\
+         [[auth.issuer]]\nname = \"https://issuer.example\"\naudiences = [\"longhaul\"]\n\
+         jwks_refresh = \"20ms\"\njwks_url = {:?}\n",
+        published.url()
+    );
+    let log = folder.path().join("log");
+    let process = Process::serve_logged(&configuration, &log, &[]).await;
+    let logged = || std::fs::read_to_string(log.with_extension("err")).unwrap();
+    published.say(Says::Status(503, String::new()));
+    until("a word in the log", async || logged().contains("still counts")).await;
+    let asked = published.asked();
+    until("further requests", async || published.asked() > asked + 5).await;
+    published.say(Says::Body(issuer.key_set()));
+    until("the end of the trouble", async || logged().contains("is good again")).await;
+    assert_eq!(process.terminate().await, Some(0));
+    let told: Vec<_> =
+        logged().lines().filter(|it| it.contains("still counts")).map(str::to_owned).collect();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    for word in ["ERROR", "https://issuer.example", "503", &published.url()] {
+        assert!(told[0].contains(word), "{word}: {told:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
