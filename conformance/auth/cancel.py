@@ -43,7 +43,7 @@ def file(name):
     return service_account.Credentials.from_service_account_file(os.environ[f"AUTH_FILE_{name}"])
 
 
-def client(who):
+def client(who, host=HOST):
     if TRANSPORT == "rest":
         options = {"api_endpoint": URL}
         return deploy_v1.CloudDeployClient(
@@ -53,7 +53,7 @@ def client(who):
         channel = grpc.secure_channel(HOST, grpc.ssl_channel_credentials())
         transport = deploy_v1.CloudDeployClient.get_transport_class("grpc")
         return deploy_v1.CloudDeployClient(transport=transport(channel=channel))
-    options = {"api_endpoint": HOST}
+    options = {"api_endpoint": host}
     return deploy_v1.CloudDeployClient(credentials=who, client_options=options)
 
 
@@ -132,6 +132,13 @@ alike(
     os.environ["AUTH_FOREIGN_PARENT"],
     os.environ["AUTH_ABSENT_PARENT"],
 )
+if TRANSPORT == "grpc":
+    # At a port of all APIs nothing says which is meant; what is there is another API's.
+    every = client(may, os.environ["AUTH_HOST_ANY"])
+    names = [os.environ["AUTH_FOREIGN_ANY"], os.environ["AUTH_FOREIGN_ABSENT"]]
+    for call in [every.get_operation, every.cancel_operation, every.delete_operation]:
+        got = [shown(lambda: call({"name": name}, timeout=20)) for name in names]
+        print(json.dumps({"extra": call.__name__, "shown": got[0], "absent": got[1]}), flush=True)
 case("absent of one's own", cancel(may, os.environ["AUTH_ABSENT"]))
 
 case("permitted, a token", cancel(token("GOOD", credentials.Credentials), os.environ["AUTH_BY_TOKEN"]))
