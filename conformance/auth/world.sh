@@ -15,13 +15,15 @@ end() {
 trap end EXIT
 unset LONGHAUL_TOKEN LONGHAUL_TOKEN_FILE LONGHAUL_CA_FILE LONGHAUL_AUTH_DIR LONGHAUL_SERVER
 
-# The accounts' files name the server's port, so the ports are chosen before the server starts.
+# The accounts' files name the server's port, so the ports are chosen before the server starts. They lie below
+# those that a system gives to whoever asks for any, so nobody gets one of them in between by chance.
 free_port() {
   local port
-  while port=$((20000 + RANDOM % 20000)) && (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+  while port=$((20000 + RANDOM % 12000)) && (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
   echo "$port"
 }
-port="$(free_port)" deploy_port="$(free_port)"
+port="$(free_port)"
+while deploy_port="$(free_port)" && [[ $deploy_port == "$port" ]]; do :; done
 base="https://localhost:$port" auth="$work/auth" ca="$work/tls/ca.pem"
 longhaul() { "$LONGHAUL_BIN" "$@"; }
 file_of() { echo "$auth/service-account${1:+-$1}.json"; }
