@@ -3,7 +3,8 @@
 //!
 //! `cargo run --release -p longhaul-store --example postgres_throughput -- URL [CLIENTS] [SECONDS] [WORK]`
 //! WORK is `start` (default), `life` (start, claim, finish), or `sizes` (CLIENTS thousand operations). Makes
-//! the schema `throughput` and the table `plain`, and removes both.
+//! the schema `throughput` and the table `plain`, and removes both. `WRITERS` in the environment: as many
+//! transactions at a time; `OTHERS`: as many other servers that hear of every commit.
 #![allow(clippy::disallowed_methods, reason = "a measuring driver reads the clock")]
 
 mod work;
@@ -50,6 +51,11 @@ fn main() -> Outcome<()> {
         let mut options = Options { schema: "throughput".into(), ..Options::new(&url) };
         if let Some(writers) = std::env::var("WRITERS").ok().and_then(|text| text.parse().ok()) {
             options.writers = writers;
+        }
+        let others = std::env::var("OTHERS").ok().and_then(|text| text.parse().ok());
+        let mut listening = Vec::new();
+        for _ in 0..others.unwrap_or(0) {
+            listening.push(Postgres::open(&options, Arc::new(Deaf)).await?);
         }
         let store: Arc<dyn Store> = Arc::new(Postgres::open(&options, Arc::new(Deaf)).await?);
         if work == "sizes" {

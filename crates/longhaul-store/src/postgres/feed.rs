@@ -29,8 +29,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A server that has not looked for so long, in microseconds, may have missed rows that are gone.
 const MISSED_US: i64 = 45_000_000;
 
-/// First and longest pause before trying again.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// First and longest pause before trying again. No longer than a commit may go unheard once the database is
+/// back.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Commits, by server and number, that were told of by a note: not told again when they are read. Each is
 /// kept for two looks, since a look may have begun before the commit.
@@ -58,24 +59,29 @@ pub(super) fn channel(core: &Core) -> String {
 /// Tells other servers that there is something to read, where the commit itself could not.
 pub(super) async fn run_bell(core: Arc<Core>) {
     let (channel, text) = (channel(&core), note::look(core.server));
+    let mut span = PAUSES.0;
     while !core.is_stopped() {
         core.bell.notified().await;
         let limit = core.options.connect_timeout;
-        if let Err(error) = core.ask(limit, &core.sql.notify, &[&channel, &text]).await {
-            tracing::debug!(%error, "other servers were not told");
-            if pause(&core, PAUSES.0).await {
-                core.bell.notify_one();
+        match core.ask(limit, &core.sql.notify, &[&channel, &text]).await {
+            Ok(_) => span = PAUSES.0,
+            Err(error) => {
+                tracing::debug!(%error, "other servers were not told");
+                if pause(&core, &mut span).await {
+                    core.bell.notify_one();
+                }
             }
         }
     }
 }
 
-/// Waits before another try; false when there is to be none.
-async fn pause(core: &Core, span: Duration) -> bool {
+/// Waits before another try, and longer the next time; false when there is to be none.
+async fn pause(core: &Core, span: &mut Duration) -> bool {
     tokio::select! {
         () = core.stopping() => {}
-        () = tokio::time::sleep(span) => {}
+        () = tokio::time::sleep(*span) => {}
     }
+    *span = (*span * 2).min(PAUSES.1);
     !core.is_stopped()
 }
 
@@ -87,8 +93,10 @@ pub(super) async fn run_ear(core: Arc<Core>, address: Address, heard: Arc<Notify
         if let Err(error) = listen(&core, &address, &heard, &mut listened).await {
             tracing::warn!(%error, source = ?error.source, "listening to the database ended");
         }
-        span = if listened { PAUSES.0 } else { (span * 2).min(PAUSES.1) };
-        pause(&core, span).await;
+        if listened {
+            span = PAUSES.0;
+        }
+        pause(&core, &mut span).await;
     }
 }
 
@@ -157,17 +165,21 @@ pub(super) async fn run_feed(core: Arc<Core>, heard: Arc<Notify>) {
     let mut place: Option<Place> = None;
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut span = PAUSES.0;
     while !core.is_stopped() {
         tokio::select! {
             () = core.stopping() => return,
             () = heard.notified() => {}
             _ = ticks.tick() => {}
         }
-        if let Err(error) = look(&core, &mut place).await {
-            tracing::warn!(%error, source = ?error.source, "changes of other servers cannot be read");
-            // What was heard of is still to be read.
-            if pause(&core, PAUSES.0).await {
-                heard.notify_one();
+        match look(&core, &mut place).await {
+            Ok(()) => span = PAUSES.0,
+            Err(error) => {
+                tracing::warn!(%error, source = ?error.source, "changes of other servers cannot be read");
+                // What was heard of is still to be read.
+                if pause(&core, &mut span).await {
+                    heard.notify_one();
+                }
             }
         }
     }
