@@ -139,6 +139,7 @@ reasons! {
     InvalidPageSize "INVALID_PAGE_SIZE" InvalidArgument "The page size is negative. Use 0 for the default.";
     InvalidPageToken "INVALID_PAGE_TOKEN" InvalidArgument "The page token is not of this server, or belongs to a list with other arguments. Start again without it.";
     PartialSuccessUnsupported "PARTIAL_SUCCESS_UNSUPPORTED" Unimplemented "This API does not support return_partial_success. Leave it unset.";
+    CellUnreachable "CELL_UNREACHABLE" Unavailable "The servers of a location do not answer. List single locations, or set return_partial_success to get the others and be told which are missing.";
     RequestIdReused "REQUEST_ID_REUSED" InvalidArgument "This request_id was used for a different request. Use a new one, or repeat the first request unchanged.";
     CancelUnsupported "CANCEL_UNSUPPORTED" Unimplemented "This API or method does not support cancellation. The operation goes on; wait for it.";
     MethodUnimplemented "METHOD_UNIMPLEMENTED" Unimplemented "The API declares this method, but it does not start an operation and this server keeps no resources. Only methods that return an operation, and the operations themselves, are served.";

@@ -24,7 +24,7 @@ use http::{HeaderMap, header};
 use longhaul_auth::policy::Decider;
 use longhaul_auth::refusal::{self, Asked};
 use longhaul_auth::token::{Fault, Verifier};
-use longhaul_auth::{Identity, Mode};
+use longhaul_auth::{Identity, Mode, Secret};
 use longhaul_core::{Error, Timestamp};
 use longhaul_store::Store;
 use longhaul_wire::api::{Api, Method, MethodKind};
@@ -281,6 +281,19 @@ impl Server {
             }
         }
         identified
+    }
+
+    /// What a list shows the servers of other locations; nothing where there are none.
+    pub(crate) fn for_cells(&self, credentials: Credentials<'_>) -> Option<Arc<Secret>> {
+        if self.operations.cells.is_empty() {
+            return None;
+        }
+        let shown = match (credentials.authorization, credentials.query_token) {
+            (Some(header), _) => std::str::from_utf8(header).ok()?.to_owned(),
+            (None, Some(token)) => format!("Bearer {token}"),
+            (None, None) => return None,
+        };
+        Some(Arc::new(Secret::new(shown)))
     }
 
     /// Whether the caller may do what is wanted. Fails with `ACCESS_TOKEN_SCOPE_INSUFFICIENT` or

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use longhaul_auth::Identity;
+use longhaul_auth::{Identity, Secret};
 use longhaul_core::{Error, OperationName, Reason, Timestamp};
 use longhaul_wire::api::{Api, Method, MethodKind};
 use longhaul_wire::convert::Edge;
@@ -33,6 +33,8 @@ pub struct Caller {
     pub traceparent: Arc<str>,
     /// The operation that a start names as its parent, as it came.
     pub parent_operation: Option<Arc<str>>,
+    /// What a list shows other cells, where there are some: `Authorization`, as it would have come.
+    pub authorization: Option<Arc<Secret>>,
     /// Told what the call came to.
     pub made: Made,
 }

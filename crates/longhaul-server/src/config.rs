@@ -17,6 +17,7 @@ use longhaul_wire::bundled;
 use serde::{Deserialize, Deserializer};
 
 use crate::audit::AuditConfig;
+pub use crate::cells::CellConfig;
 pub use crate::config::auth::{Auth, CancelRule, IssuerConfig};
 use crate::shares::SharesConfig;
 pub use crate::store::{Durability, PostgresConfig, StoreConfig};
@@ -49,6 +50,9 @@ pub struct Config {
     pub store: StoreConfig,
     /// How a PostgreSQL store is used.
     pub postgres: PostgresConfig,
+    /// Servers of other locations, for lists over all of them.
+    #[serde(rename = "cell")]
+    pub cells: Vec<CellConfig>,
     /// Every limit.
     pub limits: Limits,
     /// How calls are shared out among callers.
@@ -78,6 +82,7 @@ impl Default for Config {
             apis: bundled::names().map(ApiConfig::bundled).collect(),
             store: StoreConfig::default(),
             postgres: PostgresConfig::default(),
+            cells: Vec::new(),
             limits: Limits::default(),
             shares: SharesConfig::default(),
             audit: AuditConfig::default(),

@@ -53,6 +53,7 @@ impl Server {
             deadline: None,
             traceparent: "".into(),
             parent_operation: None,
+            authorization: None,
             made: Made::default(),
         };
         let (_, query) = system::extract(raw_query, &parts.headers)?;

@@ -148,10 +148,19 @@ impl UnaryService<Bytes> for Unary {
             let domain = target.api.as_ref().map_or(DOMAIN.into(), |api| api.name().clone());
             let traceparent = text(&headers, "traceparent");
             let parent_operation = call::parent_operation(&headers);
-            let edge = Edge::Grpc;
-            let made = Made::default();
-            let caller =
-                Caller { identity, from, edge, deadline, traceparent, parent_operation, made };
+            let authorization = headers.get(http::header::AUTHORIZATION);
+            let authorization = authorization.map(http::HeaderValue::as_bytes);
+            let shown = Credentials { authorization, ..Credentials::default() };
+            let caller = Caller {
+                identity,
+                from,
+                edge: Edge::Grpc,
+                deadline,
+                traceparent,
+                parent_operation,
+                authorization: server.for_cells(shown),
+                made: Made::default(),
+            };
             let (api, method) = (target.api, target.method);
             let call = Call { api, method, message, caller, granted: None };
             let answer = server.answer(call);
@@ -200,6 +209,7 @@ impl StreamingService<Bytes> for Stream {
             deadline: None,
             traceparent: "".into(),
             parent_operation: None,
+            authorization: None,
             made: Made::default(),
         };
         Box::pin(async move {

@@ -325,6 +325,7 @@ impl Exchange {
             deadline: None,
             traceparent: self.header("traceparent").into(),
             parent_operation: call::parent_operation(&self.parts.headers),
+            authorization: self.server.for_cells(credentials),
             made: Made::default(),
         })
     }

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod bulk;
 pub mod call;
 pub mod cascade;
+pub mod cells;
 pub mod clock;
 pub mod config;
 pub mod copy;
@@ -51,6 +52,7 @@ use crate::access::{Access, Oversight};
 use crate::audit::{Audit, Ends};
 use crate::bulk::BulkCancels;
 use crate::cascade::Cascade;
+use crate::cells::Cells;
 use crate::clock::{Clock, SystemClock};
 pub use crate::config::Config;
 use crate::fleet::Fleet;
@@ -157,6 +159,7 @@ pub async fn serve_on(mut config: Config, socket: Option<TcpListener>) -> Result
             limits: config.limits.clone(),
             draining: draining.clone(),
             access: access.clone(),
+            cells: Cells::new(&config.cells, &apis)?,
         },
         operators: Arc::new(Operators {
             bulk: bulk.clone(),

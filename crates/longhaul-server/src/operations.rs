@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::access::Access;
 use crate::call::{Call, PARENT_OPERATION, not_found};
+use crate::cells::{self, Cells};
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::random;
@@ -49,6 +50,8 @@ pub struct Operations {
     pub draining: CancellationToken,
     /// What policies of single operations are read with.
     pub access: Arc<Access>,
+    /// Where a list over all locations goes on.
+    pub(crate) cells: Cells,
 }
 
 impl Operations {
@@ -113,7 +116,8 @@ impl Operations {
         self.render(&operation, &call)
     }
 
-    /// A page of operations of one API under one parent, newest first. Source: AIP-158, AIP-160.
+    /// A page of operations of one API under one parent, newest first; over all locations those of other
+    /// cells come after this server's own. Source: AIP-158, AIP-160, AIP-217.
     pub async fn list(&self, call: Call) -> Result<Bytes, Error> {
         let request =
             longrunning::ListOperationsRequest::decode(&*call.message).map_err(undecodable)?;
@@ -121,23 +125,87 @@ impl Operations {
             Some(api) => api.clone(),
             None => self.apis.only_for_list(&request.name)?.clone(),
         };
-        if request.return_partial_success {
-            return Err(Error::new(
-                Reason::PartialSuccessUnsupported,
-                "return_partial_success is not supported by this API; leave it unset",
-            ));
-        }
         let parent = list_parent(&api, &request.name)?;
+        let everywhere = self.everywhere(&parent);
+        if request.return_partial_success {
+            self.allow_partial(everywhere.is_some())?;
+        }
         let page_size = list::page_size(request.page_size, &api.settings().operations)? as usize;
         let filter = Filter::parse(&request.filter, &api)?;
         let now = self.clock.now();
         let seal = list::TokenKey::new(&self.store.token_key());
         let arguments =
             ListArguments { api: api.name(), parent: &request.name, filter: &request.filter };
-        let mut after = match request.page_token.as_str() {
-            "" => None,
-            token => Some(cursor(&seal.open(token, &arguments, now)?)?),
+        let place = match request.page_token.as_str() {
+            "" => Place::Own(None),
+            token => Place::read(&seal.open(token, &arguments, now)?, everywhere.is_some())?,
         };
+        let mut page = longrunning::ListOperationsResponse::default();
+        let mut next = match place {
+            Place::Own(after) => {
+                let own = Own { api: &api, parent: &parent, filter: &filter, page_size, now };
+                let next = self.own(own, after, call.caller.edge, &mut page.operations).await?;
+                match next {
+                    Some(cursor) => Some(Place::Own(Some(cursor))),
+                    None => everywhere.and_then(|_| self.cells.first()).map(Place::Cell),
+                }
+            }
+            Place::Cell(at) => Some(Place::Cell(at)),
+        };
+        if let (Some(parent), Some(Place::Cell(at))) = (everywhere, next.take_if(Place::is_cell)) {
+            let ask = cells::Ask {
+                api: &api,
+                parent,
+                filter: &request.filter,
+                page_size,
+                partial: request.return_partial_success,
+                edge: call.caller.edge,
+                authorization: call.caller.authorization.as_deref(),
+            };
+            next = self.cells.fill(&ask, at, &mut page).await?.map(Place::Cell);
+        }
+        if let Some(place) = next {
+            let bytes = place.bytes(everywhere.is_some());
+            page.next_page_token = seal.seal(&bytes, &arguments, now)?;
+        }
+        Ok(page.encode_to_vec().into())
+    }
+
+    /// The parent whose operations are also in other cells: one over all locations.
+    fn everywhere<'p>(&self, parent: &'p ParentFilter) -> Option<&'p str> {
+        match parent {
+            ParentFilter::Matching(parent) if !self.cells.is_empty() => {
+                Some(&**parent).filter(|parent| parent.ends_with("/-"))
+            }
+            ParentFilter::Matching(_) | ParentFilter::Any => None,
+        }
+    }
+
+    /// Fails unless a list may leave out what cannot be reached. Source: AIP-217.
+    fn allow_partial(&self, everywhere: bool) -> Result<(), Error> {
+        if self.cells.is_empty() {
+            return Err(Error::new(
+                Reason::PartialSuccessUnsupported,
+                "return_partial_success is not supported by this API; leave it unset",
+            ));
+        }
+        if !everywhere {
+            let what = "is only for lists over all locations, such as \"projects/p/locations/-\"";
+            return Err(Error::new(Reason::InvalidValue, format!("return_partial_success {what}"))
+                .at_field("return_partial_success", what));
+        }
+        Ok(())
+    }
+
+    /// Adds to a page what this server's store has, newest first, and returns where to go on.
+    async fn own(
+        &self,
+        own: Own<'_>,
+        mut after: Option<Cursor>,
+        edge: convert::Edge,
+        operations: &mut Vec<longrunning::Operation>,
+    ) -> Result<Option<Cursor>, Error> {
+        let Own { api, filter, page_size, now, .. } = own;
         // Newest first: begin at the youngest that can match, and end at the oldest.
         let created = filter.created();
         if let Some(create_time) = created.last {
@@ -145,13 +213,12 @@ impl Operations {
             after = Some(after.map_or(begin, |after| after.min(begin)));
         }
         // A filter may drop most of what is read, so read more at once.
-        let chunk = if request.filter.is_empty() { 0 } else { FILTERED_CHUNK };
-        let mut operations = Vec::new();
+        let chunk = if filter.is_empty() { 0 } else { FILTERED_CHUNK };
         let mut scanned = 0;
-        let next = 'pages: loop {
+        loop {
             let query = ListQuery {
                 api: api.name().clone(),
-                parent: parent.clone(),
+                parent: own.parent.clone(),
                 after,
                 done: filter.done_hint(),
                 limit: (page_size + 1 - operations.len())
@@ -163,34 +230,24 @@ impl Operations {
             let last_page = rows.len() < asked;
             for (place, operation) in rows {
                 if operations.len() == page_size {
-                    break 'pages after;
+                    return Ok(after);
                 }
                 if created.first.is_some_and(|first| place.create_time < first) {
-                    break 'pages None;
+                    return Ok(None);
                 }
                 scanned += 1;
                 after = Some(place);
-                if operation.visible(now) && filter.matches(&operation, &api) {
-                    operations.push(convert::to_wire(&operation, &api, call.caller.edge));
+                if operation.visible(now) && filter.matches(&operation, api) {
+                    operations.push(convert::to_wire(&operation, api, edge));
                 }
             }
             if last_page {
-                break None;
+                return Ok(None);
             }
             if scanned >= self.limits.list_scan_max {
-                break after;
+                return Ok(after);
             }
-        };
-        let next_page_token = match next {
-            Some(place) => seal.seal(&bytes_of(place), &arguments, now)?,
-            None => String::new(),
-        };
-        let answer = longrunning::ListOperationsResponse {
-            operations,
-            next_page_token,
-            ..Default::default()
-        };
-        Ok(answer.encode_to_vec().into())
+        }
     }
 
     /// The operation once it is done, or as it stands when the wait is over. Never `DEADLINE_EXCEEDED`.
@@ -391,6 +448,57 @@ pub(crate) fn list_parent(api: &Api, name: &str) -> Result<ParentFilter, Error> 
     }
 }
 
+/// What a list asks of this server's own store.
+#[derive(Clone, Copy)]
+struct Own<'a> {
+    api: &'a Api,
+    parent: &'a ParentFilter,
+    filter: &'a Filter,
+    page_size: usize,
+    now: Timestamp,
+}
+
+/// Where a page begins.
+enum Place {
+    /// Behind an operation of this server; `None`: at the newest.
+    Own(Option<Cursor>),
+    /// In another cell.
+    Cell(cells::At),
+}
+
+impl Place {
+    const fn is_cell(&mut self) -> bool {
+        matches!(self, Self::Cell(_))
+    }
+
+    /// As the bytes that a page token seals; their first says which it is, where there are both.
+    fn bytes(&self, everywhere: bool) -> Vec<u8> {
+        let bytes = match self {
+            Self::Own(cursor) => cursor.map_or_else(Vec::new, |cursor| bytes_of(cursor).to_vec()),
+            Self::Cell(at) => at.bytes(),
+        };
+        match everywhere {
+            true => [&[u8::from(matches!(self, Self::Cell(_)))], &*bytes].concat(),
+            false => bytes,
+        }
+    }
+
+    fn read(bytes: &[u8], everywhere: bool) -> Result<Self, Error> {
+        match (everywhere, bytes) {
+            (true, [1, at @ ..]) => cells::At::read(at).map(Self::Cell).ok_or_else(other_token),
+            (true, [_, own @ ..]) | (false, own) => cursor(own).map(|own| Self::Own(Some(own))),
+            (true, []) => Err(other_token()),
+        }
+    }
+}
+
+fn other_token() -> Error {
+    Error::new(
+        Reason::InvalidPageToken,
+        "the page token is not of this version; start again without it",
+    )
+}
+
 /// A cursor as the bytes that a page token seals: moment and uid, both big-endian.
 fn bytes_of(cursor: Cursor) -> [u8; 24] {
     let mut bytes = [0; 24];
@@ -400,15 +508,9 @@ fn bytes_of(cursor: Cursor) -> [u8; 24] {
 }
 
 fn cursor(bytes: &[u8]) -> Result<Cursor, Error> {
-    let wrong = || {
-        Error::new(
-            Reason::InvalidPageToken,
-            "the page token is not of this version; start again without it",
-        )
-    };
-    let (micros, uid) = bytes.split_at_checked(8).ok_or_else(wrong)?;
-    let micros = i64::from_be_bytes(micros.try_into().map_err(|_| wrong())?);
-    let uid = u128::from_be_bytes(uid.try_into().map_err(|_| wrong())?);
+    let (micros, uid) = bytes.split_at_checked(8).ok_or_else(other_token)?;
+    let micros = i64::from_be_bytes(micros.try_into().map_err(|_| other_token())?);
+    let uid = u128::from_be_bytes(uid.try_into().map_err(|_| other_token())?);
     Ok(Cursor { create_time: Timestamp::from_micros(micros), uid })
 }
 

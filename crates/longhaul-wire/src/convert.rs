@@ -134,16 +134,7 @@ fn check_type(
 }
 
 fn to_status(status: &core::Status, api: &Api, edge: Edge) -> Status {
-    let shown = |detail: &&Payload| match edge {
-        Edge::Grpc | Edge::Native => true,
-        Edge::Json => match api.settings().operations.error_details_in_json {
-            ErrorDetails::Declared => api.descriptors().message(&detail.type_name).is_some(),
-            ErrorDetails::All => {
-                TypeResolver::message(api, &detail.type_name).is_some() || is_common(detail)
-            }
-            ErrorDetails::None => false,
-        },
-    };
+    let shown = |detail: &&Payload| is_shown(&detail.type_name, api, edge);
     Status {
         code: status.code.number(),
         message: status.message.clone(),
@@ -151,9 +142,31 @@ fn to_status(status: &core::Status, api: &Api, edge: Edge) -> Status {
     }
 }
 
+/// Takes from an operation as gRPC has it what may not leave by this edge.
+pub fn for_edge(operation: &mut longrunning::Operation, api: &Api, edge: Edge) {
+    match &mut operation.result {
+        Some(OperationResult::Error(status)) => {
+            status.details.retain(|detail| is_shown(type_name(&detail.type_url), api, edge));
+        }
+        Some(OperationResult::Response(_)) | None => {}
+    }
+}
+
+/// Whether a detail of an error of this type leaves by this edge.
+fn is_shown(detail: &str, api: &Api, edge: Edge) -> bool {
+    match edge {
+        Edge::Grpc | Edge::Native => true,
+        Edge::Json => match api.settings().operations.error_details_in_json {
+            ErrorDetails::Declared => api.descriptors().message(detail).is_some(),
+            ErrorDetails::All => TypeResolver::message(api, detail).is_some() || is_common(detail),
+            ErrorDetails::None => false,
+        },
+    }
+}
+
 /// Whether the type is one that all APIs share, such as `google.rpc.ErrorInfo`.
-fn is_common(detail: &Payload) -> bool {
-    crate::bundled::common().is_ok_and(|common| common.message(&detail.type_name).is_some())
+fn is_common(detail: &str) -> bool {
+    crate::bundled::common().is_ok_and(|common| common.message(detail).is_some())
 }
 
 /// The message in an `Any`, without looking into it.

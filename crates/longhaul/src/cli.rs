@@ -357,6 +357,9 @@ pub struct ListArgs {
     /// Operations to ask for at once; 0 leaves it to the server
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub page_size: u32,
+    /// In a list over all locations, leave out those that cannot be reached, and name them
+    #[arg(long)]
+    pub partial: bool,
 }
 
 /// `longhaul operations describe`.

@@ -16,8 +16,12 @@ pub async fn run(target: &mut Target, args: ListArgs, format: Format) -> Result<
         target.choose(api)?;
     }
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let options =
-        ListOptions { filter: args.filter, page_size: args.page_size, ..ListOptions::default() };
+    let options = ListOptions {
+        filter: args.filter,
+        page_size: args.page_size,
+        return_partial_success: args.partial,
+        ..ListOptions::default()
+    };
     let mut found = everywhere(target, &options, limit).await?;
     let more = found.more || found.operations.len() > limit;
     found.operations.truncate(limit);

@@ -16,6 +16,7 @@ mod all_methods;
 mod audit;
 mod bulk;
 mod cancels;
+mod cells;
 mod children;
 mod cli_credentials;
 mod command_worker;

@@ -249,7 +249,8 @@ fn read(answer: &Answer) -> Result<Value, Failure> {
     Err(Failure::from_envelope(&answer.json()))
 }
 
-fn auth(folder: &Path) -> Auth {
+/// Who is asked, and by which of the files in a world's folder.
+pub fn auth(folder: &Path) -> Auth {
     Auth {
         mode: Some("jwt".parse().unwrap()),
         policy: Some(folder.join("policy.yaml")),
