@@ -18,6 +18,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::audit::AuditConfig;
 pub use crate::cells::CellConfig;
+pub(crate) use crate::config::auth::is_loopback;
 pub use crate::config::auth::{Auth, CancelRule, IssuerConfig};
 use crate::shares::SharesConfig;
 pub use crate::store::{Durability, PostgresConfig, StoreConfig};

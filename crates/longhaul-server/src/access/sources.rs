@@ -38,7 +38,6 @@ pub(crate) struct Sources {
     seen: Mutex<Seen>,
     /// One for each issuer, in their order.
     urls: Vec<Url>,
-    client: reqwest::Client,
 }
 
 #[derive(Default)]
@@ -63,10 +62,10 @@ impl Sources {
         decider: Arc<Decider>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Error> {
-        let client = urls::client(config.jwks_timeout)?;
+        let urls = config.issuers.iter().map(|issuer| Url::new(issuer, config.jwks_timeout));
         let issuers = config.issuers.len();
         Ok(Self {
-            urls: config.issuers.iter().map(|_| Url::default()).collect(),
+            urls: urls.collect::<Result<_, _>>()?,
             seen: Mutex::new(Seen { keys: vec![None; issuers], ..Seen::default() }),
             config,
             local,
@@ -74,7 +73,6 @@ impl Sources {
             verifier,
             decider,
             clock,
-            client,
         })
     }
 

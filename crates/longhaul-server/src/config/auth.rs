@@ -160,7 +160,7 @@ impl Auth {
             }
             if let Some(url) = &issuer.jwks_url
                 && !url.starts_with("https://")
-                && !is_loopback(url)
+                && !(url.starts_with("http://") && is_loopback(url))
             {
                 return wrong(
                     "has a jwks_url that is not https; anybody on the way could give it keys",
@@ -178,14 +178,37 @@ impl Auth {
     }
 }
 
-fn is_loopback(url: &str) -> bool {
-    let host = url.strip_prefix("http://").unwrap_or_default();
-    let host = host.split('/').next().unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    matches!(name, "127.0.0.1" | "[::1]" | "localhost")
+/// Whether a URL leads to this machine.
+pub(crate) fn is_loopback(url: &str) -> bool {
+    let url = reqwest::Url::parse(url);
+    url.is_ok_and(|url| matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost")))
 }
 
 fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mode>, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn a_url_is_of_this_machine_by_its_host_alone() {
+        for near in
+            ["http://127.0.0.1:1/k", "http://[::1]/k", "http://localhost", "https://LOCALHOST/k"]
+        {
+            assert!(is_loopback(near), "{near}");
+        }
+        for far in [
+            "http://localhost:80@issuer.example/k",
+            "http://127.0.0.1@issuer.example/k",
+            "http://localhost.issuer.example/k",
+            "http://issuer.example/127.0.0.1",
+            "localhost",
+            "",
+        ] {
+            assert!(!is_loopback(far), "{far}");
+        }
+    }
 }

@@ -154,6 +154,31 @@ async fn a_client_needs_a_certificate_of_the_right_authority_that_has_not_ended(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_authority_for_clients_counts_without_a_restart() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let files = TlsFiles::new(&ours.server());
+    let client_ca = Some(files.write("client_ca.pem", &ours.pem()));
+    let tls = TlsConfig { client_ca, client_auth: ClientAuth::Required, ..files.config() };
+    let server = server(quick(tls)).await;
+    let (old, new) = (ours.client("ann", Vec::new(), 2099), theirs.client("ann", Vec::new(), 2099));
+    let known = async |pair| {
+        let dial = Dial::trusting(&ours).showing(pair);
+        dial.get(server.address, "/livez").await.is_ok()
+    };
+    assert_eq!((known(&old).await, known(&new).await), (true, false));
+    files.write("client_ca.pem", &theirs.pem());
+    let changed = async {
+        while !known(&new).await {
+            // tidy: sleep: a pause between two looks; the caller has a deadline
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    soon("the other authority", changed).await;
+    assert!(!known(&old).await);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_refuse_a_server_of_another_authority_or_whose_certificate_has_ended() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let files = TlsFiles::new(&ours.server());

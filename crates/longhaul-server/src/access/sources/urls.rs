@@ -11,14 +11,16 @@ use longhaul_auth::token::KeySet;
 use longhaul_core::{Error, Reason, Timestamp};
 
 use super::Sources;
-use crate::config::IssuerConfig;
+use crate::config::{IssuerConfig, is_loopback};
 
 /// Longest answer that is read, in bytes. Google's key sets have about 2,000.
 const BYTES_MAX: usize = 1 << 20;
 
-/// When an issuer was asked last. Whoever asks holds the lock.
-#[derive(Default)]
-pub(super) struct Url(tokio::sync::Mutex<Option<Asked>>);
+/// How an issuer is asked, and when it was last. Whoever asks holds the lock.
+pub(super) struct Url {
+    client: reqwest::Client,
+    asked: tokio::sync::Mutex<Option<Asked>>,
+}
 
 #[derive(Clone, Copy)]
 struct Asked {
@@ -37,13 +39,20 @@ impl Asked {
     }
 }
 
-/// Asks within this time, and nowhere else than where it is told to.
-pub(super) fn client(timeout: Duration) -> Result<reqwest::Client, Error> {
-    let client =
-        reqwest::Client::builder().timeout(timeout).redirect(reqwest::redirect::Policy::none());
-    client.build().map_err(|error| {
-        Error::new(Reason::Internal, "no HTTP client could be made").caused_by(error)
-    })
+impl Url {
+    /// Asks within this time, and nowhere else than where it is told to.
+    pub(super) fn new(issuer: &IssuerConfig, timeout: Duration) -> Result<Self, Error> {
+        let mut client =
+            reqwest::Client::builder().timeout(timeout).redirect(reqwest::redirect::Policy::none());
+        if issuer.jwks_url.as_deref().is_some_and(is_loopback) {
+            // What the environment says of proxies is not about this machine.
+            client = client.no_proxy();
+        }
+        let client = client.build().map_err(|error| {
+            Error::new(Reason::Internal, "no HTTP client could be made").caused_by(error)
+        })?;
+        Ok(Self { client, asked: tokio::sync::Mutex::default() })
+    }
 }
 
 impl Sources {
@@ -56,7 +65,7 @@ impl Sources {
     }
 
     async fn freshen(&self, place: usize) {
-        let mut asked = self.urls[place].0.lock().await;
+        let mut asked = self.urls[place].asked.lock().await;
         let (issuer, wait) = (&self.config.issuers[place], self.config.refetch_wait);
         if asked.is_none_or(|asked| asked.is_old(issuer, wait, self.clock.now())) {
             self.fetch_in_turn(place, &mut asked).await;
@@ -71,7 +80,7 @@ impl Sources {
             return false;
         }
         let called = self.clock.now();
-        let mut asked = self.urls[place].0.lock().await;
+        let mut asked = self.urls[place].asked.lock().await;
         match *asked {
             // Somebody asked while this one waited for its turn.
             Some(last) if last.at >= called => true,
@@ -84,14 +93,14 @@ impl Sources {
     }
 
     pub(super) async fn fetch(&self, place: usize) {
-        let mut asked = self.urls[place].0.lock().await;
+        let mut asked = self.urls[place].asked.lock().await;
         self.fetch_in_turn(place, &mut asked).await;
     }
 
     async fn fetch_in_turn(&self, place: usize, asked: &mut Option<Asked>) {
         let issuer = &self.config.issuers[place];
         let Some(url) = &issuer.jwks_url else { return };
-        let fetched = self.get(url).await.and_then(|text| {
+        let fetched = get(&self.urls[place].client, url).await.and_then(|text| {
             let keys = KeySet::parse(&text)?;
             self.verifier.set_keys(place, keys);
             Ok(())
@@ -100,21 +109,21 @@ impl Sources {
         let fetched = fetched.map_err(|why| format!("{url}: {why}"));
         self.note(&format!("auth.issuer {}", issuer.name), fetched);
     }
+}
 
-    async fn get(&self, url: &str) -> Result<String, String> {
-        let mut response = self.client.get(url).send().await.map_err(words)?;
-        if !response.status().is_success() {
-            return Err(format!("it answers {}", response.status()));
-        }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(words)? {
-            if bytes.len() + chunk.len() > BYTES_MAX {
-                return Err(format!("it has more than {BYTES_MAX} bytes"));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        String::from_utf8(bytes).map_err(|_| "it is no text".into())
+async fn get(client: &reqwest::Client, url: &str) -> Result<String, String> {
+    let mut response = client.get(url).send().await.map_err(words)?;
+    if !response.status().is_success() {
+        return Err(format!("it answers {}", response.status()));
     }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(words)? {
+        if bytes.len() + chunk.len() > BYTES_MAX {
+            return Err(format!("it has more than {BYTES_MAX} bytes"));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    String::from_utf8(bytes).map_err(|_| "it is no text".into())
 }
 
 /// What went wrong, with what is below it: the outermost error says no more than that a request failed.

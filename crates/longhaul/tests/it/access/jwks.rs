@@ -124,6 +124,8 @@ async fn whatever_the_issuer_says_instead_of_keys_the_ones_before_go_on_counting
         (Says::Redirect(elsewhere.url()), "302"),
         (Says::Endless, "more than 1048576 bytes"),
         (Says::Silence, "timed out"),
+        (Says::Status(500, String::new()), "500"),
+        (Says::Drops, "timed out"),
     ] {
         published.say(says.clone());
         until("a word about it", async || {

@@ -269,6 +269,10 @@ async fn a_watch_opens_for_those_alone_who_may_read_and_tells_others_nothing() {
     };
     assert_eq!(said(&name).await, said(ABSENT).await);
     let viewer = world.token("viewer");
+    // Browsers can send no header with this.
+    let query = format!("{name}&access_token={}", viewer.as_deref().unwrap());
+    let mut watch = Watch::events(world.address(), None, Whom::Name(&query)).await.unwrap();
+    assert_eq!(watch.next().await, Ok("QUEUED".to_owned()));
     for whom in [Whom::Name(&name), parent] {
         for mut watch in both(&world, viewer.as_deref(), whom).await.unwrap() {
             assert_eq!(watch.next().await, Ok("QUEUED".to_owned()));

@@ -22,6 +22,8 @@ pub enum Says {
     Silence,
     /// 200 and a body without end.
     Endless,
+    /// 200 and a body of a byte now and then.
+    Drops,
 }
 
 /// The server; it ends with the test's runtime.
@@ -98,6 +100,16 @@ async fn answer(
             // Until the other end has had enough.
             let _ = stream.read_u8().await;
             waiting.fetch_sub(1, Ordering::SeqCst);
+            return;
+        }
+        Says::Drops => {
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"keys\": [";
+            let mut sent = stream.write_all(head.as_bytes()).await;
+            while sent.is_ok() {
+                // tidy: sleep: the pace is what is tested
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                sent = stream.write_all(b" ").await;
+            }
             return;
         }
         Says::Endless => {
