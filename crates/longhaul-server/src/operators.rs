@@ -2,7 +2,7 @@
 //!
 //! Sees what clients no longer can: a deleted operation is described until its row goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -242,11 +242,21 @@ impl Operators {
         tokio::spawn(async move {
             let _place = place;
             let mut changed = names;
+            let mut told = HashMap::new();
             loop {
                 for name in &changed {
-                    let response = operators.look(name, &identity).await;
-                    let failed = response.is_err();
-                    if send.send(response).await.is_err() || failed {
+                    let (revision, response) = match operators.look(name, &identity).await {
+                        Ok(looked) => looked,
+                        Err(error) => {
+                            let _ = send.send(Err(error)).await;
+                            return;
+                        }
+                    };
+                    // Word of a change may come after what it changed was read.
+                    if told.insert(name.clone(), revision) == Some(revision) {
+                        continue;
+                    }
+                    if send.send(Ok(response)).await.is_err() {
                         return;
                     }
                 }
@@ -268,17 +278,19 @@ impl Operators {
         Ok(receive)
     }
 
-    /// One operation as a watcher sees it, if it still may.
+    /// One operation as a watcher sees it, if it still may, and its revision; none when it is gone.
     async fn look(
         &self,
         name: &OperationName,
         identity: &Arc<Identity>,
-    ) -> Result<v1::WatchResponse, Error> {
+    ) -> Result<(Option<u64>, v1::WatchResponse), Error> {
         let found = self.store.get(name).await?;
         if let Some(found) = &found {
             self.access.may_read(identity, found)?;
         }
-        Ok(self.seen(name, found.as_deref()))
+        let response = self.seen(name, found.as_deref());
+        let revision = found.filter(|_| !response.gone).map(|found| found.revision);
+        Ok((revision, response))
     }
 
     async fn chosen(&self, request: &v1::WatchRequest) -> Result<BTreeSet<OperationName>, Error> {

@@ -1,5 +1,6 @@
 //! Watching operations: over gRPC, and as server-sent events.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -104,13 +105,13 @@ impl Watch {
         }
     }
 
-    /// The first change that is as wished; none may go back before it.
+    /// The first change that is as wished; none may stand still or go back before it.
     async fn until(&mut self, wished: impl Fn(&Change) -> bool) -> Change {
-        let mut last = 0;
+        let mut last = HashMap::new();
         loop {
             let change = self.next().await.expect("the watch goes on");
-            assert!(change.gone || change.revision >= last, "{change:?} after {last}");
-            last = change.revision;
+            let before = last.insert(change.name.clone(), change.revision).unwrap_or(0);
+            assert!(change.gone || change.revision > before, "{change:?} after {before}");
             if wished(&change) {
                 return change;
             }
