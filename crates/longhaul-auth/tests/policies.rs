@@ -150,7 +150,7 @@ fn a_change_of_the_policies_counts_at_once() {
     let ann = who("user:ann@example.com");
     assert!(asks(&decider, &ann, CANCEL, "projects/p"));
     let before = decider.generation();
-    decider.replace(Policies::parse("", roles()).unwrap());
+    decider.replace(Policies::parse("bindings: []", roles()).unwrap());
     assert!(decider.generation() > before);
     assert!(!asks(&decider, &ann, CANCEL, "projects/p"));
     decider.replace(Policies::parse(yes, roles()).unwrap());
@@ -192,6 +192,8 @@ roles:
 #[test]
 fn a_file_that_is_not_understood_changes_nothing_and_says_why() {
     let refused = [
+        ("", "says nothing"),
+        ("# later\n", "says nothing"),
         ("bindings: [{role: roles/nothing, members: []}]", "no such role"),
         ("bindings: [{role: roles/viewer, members: [ann]}]", "is no member"),
         ("bindings: [{role: roles/viewer, members: [allUsers]}]", "allAuthenticatedUsers"),

@@ -133,10 +133,13 @@ impl Policies {
             return Err(format!("it has more than {BYTES_MAX} bytes"));
         }
         let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
-        let document: Document = match text.lines().all(blank) {
-            true => Document::default(),
-            false => serde_saphyr::from_str(text).map_err(|error| error.to_string())?,
-        };
+        // As a file is while somebody writes it anew.
+        if text.lines().all(blank) {
+            return Err(
+                "it says nothing; a policy that lets nobody in says \"bindings: []\"".into()
+            );
+        }
+        let document: Document = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
         for role in &document.roles {
             roles.add(&role.name, &role.included_permissions)?;
         }

@@ -390,7 +390,7 @@ bindings:
         String::from_utf8(answer.body.to_vec()).unwrap()
     };
     assert_eq!(ready().await, "ok\n");
-    std::fs::write(world.folder.path().join("policy.yaml"), "bindings: [{role: roles/x}]").unwrap();
+    world.write_policy("bindings: [{role: roles/x}]");
     let mut looks = 0;
     while !ready().await.contains("roles/x") {
         looks += 1;
