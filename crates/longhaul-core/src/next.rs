@@ -104,8 +104,10 @@ impl Next {
         if changes.acknowledged {
             let now = self.now;
             let first = self.operation.cancel.as_mut().is_some_and(|cancel| {
-                cancel.delivered_at.get_or_insert(now);
-                cancel.acknowledged_at.replace(cancel.acknowledged_at.unwrap_or(now)).is_none()
+                // Servers' clocks differ a little; what follows from something is never before it.
+                let delivered = *cancel.delivered_at.get_or_insert(now.max(cancel.at));
+                let heard = cancel.acknowledged_at.unwrap_or(now.max(delivered));
+                cancel.acknowledged_at.replace(heard).is_none()
             });
             if first {
                 self.event(EventKind::CancelAcknowledged);
@@ -124,7 +126,8 @@ impl Next {
             | State::Done { .. } => None,
         };
         let first = told.is_some_and(|cancel| {
-            cancel.delivered_at.replace(cancel.delivered_at.unwrap_or(now)).is_none()
+            let delivered = cancel.delivered_at.unwrap_or(now.max(cancel.at));
+            cancel.delivered_at.replace(delivered).is_none()
         });
         if first {
             self.event(EventKind::CancelDelivered);

@@ -752,6 +752,17 @@ fn peers_23_who_when_and_why_are_kept_and_told_to_the_worker() {
 }
 
 #[test]
+fn a_cancel_is_heard_no_earlier_than_it_was_asked_whatever_a_servers_clock_says() {
+    let asked_at = BEGIN + SECOND * 7;
+    let told = running().until(asked_at).cancelled(Cause::Client);
+    let heard = Changes { acknowledged: true, ..Changes::default() };
+    let heard = Command::Renew { epoch: 1, lease: LEASE, changes: heard };
+    let behind = told.try_at(asked_at - SECOND, heard).expect("the lease is held");
+    let cancel = behind.operation.cancel.expect("the cancel stays");
+    assert_eq!((cancel.delivered_at, cancel.acknowledged_at), (Some(asked_at), Some(asked_at)));
+}
+
+#[test]
 fn peers_25_delete_never_cancels_and_a_strict_api_refuses_it_while_running() {
     let deleted = Story::new(policy()).deleted().claimed().is("RUNNING");
     assert!(deleted.operation.cancel.is_none());
