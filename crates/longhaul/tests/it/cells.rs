@@ -11,7 +11,7 @@ use crate::access::people::{self, World};
 use crate::harness::grpc::Connection;
 use crate::harness::http::{Answer, Ask};
 use crate::harness::samples::DEPLOY;
-use crate::harness::view::Failure;
+use crate::harness::view::{Failure, detail};
 use crate::harness::{Kept, Server, soon};
 
 const EVERYWHERE: &str = "/v1/projects/p/locations/-/operations";
@@ -105,9 +105,7 @@ async fn a_cell_that_is_down_is_an_error_or_is_named() {
 
     let answer = send(&server, Ask::get(EVERYWHERE)).await;
     answer.failure(503).is("UNAVAILABLE", "CELL_UNREACHABLE").says(&["location east"]);
-    let retry = "type.googleapis.com/google.rpc.RetryInfo";
-    let details = answer.json()["error"]["details"].as_array().unwrap().clone();
-    assert!(details.iter().any(|detail| detail["@type"] == retry), "{details:?}");
+    assert_eq!(detail(&answer.json(), "RetryInfo")["retryDelay"], "1s");
 
     let path = format!("{EVERYWHERE}?returnPartialSuccess=true");
     let page = send(&server, Ask::get(path)).await.ok();

@@ -7,10 +7,10 @@ use longhaul_server::Config;
 use longhaul_server::shares::Share;
 use longhaul_wire::longrunning::{CancelOperationRequest, GetOperationRequest};
 use prost::Message as _;
-use serde_json::Value;
 
 use crate::harness::client::Wire;
 use crate::harness::samples::{Asked, DEPLOY};
+use crate::harness::view::detail;
 use crate::harness::{Answer, Ask, Client, Failure, Kept, Server, soon};
 
 const ANN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
@@ -30,13 +30,6 @@ fn few(config: &mut Config) {
 async fn get(server: &Server, from: IpAddr, name: &str) -> Answer {
     let ask = Ask::get(format!("/v1/{name}")).host(DEPLOY.host);
     soon("an answer", ask.try_send_from(from, server.address)).await.unwrap()
-}
-
-fn detail<'a>(json: &'a Value, of: &str) -> &'a Value {
-    let kind = format!("type.googleapis.com/google.rpc.{of}");
-    let details = json["error"]["details"].as_array().unwrap();
-    let found = details.iter().find(|detail| detail["@type"] == *kind);
-    found.unwrap_or_else(|| panic!("no {of} in {json}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

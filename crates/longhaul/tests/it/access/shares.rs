@@ -5,12 +5,13 @@ use std::time::Duration;
 use longhaul_server::shares::Share;
 use longhaul_wire::longrunning::{GetOperationRequest, WaitOperationRequest};
 use prost::Message as _;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::people::World;
 use super::started;
 use crate::harness::http::Ask;
 use crate::harness::soon;
+use crate::harness::view::detail;
 
 /// Five calls at once, then one a second; of cancels thirty; two calls held.
 fn few(config: &mut longhaul_server::Config) {
@@ -25,13 +26,6 @@ fn few(config: &mut longhaul_server::Config) {
 
 fn start() -> Ask {
     Ask::post_json("/v1/projects/p/locations/here/targets?targetId=t", &json!({}))
-}
-
-fn detail<'a>(json: &'a Value, of: &str) -> &'a Value {
-    let kind = format!("type.googleapis.com/google.rpc.{of}");
-    let details = json["error"]["details"].as_array().unwrap();
-    let found = details.iter().find(|detail| detail["@type"] == *kind);
-    found.unwrap_or_else(|| panic!("no {of} in {json}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

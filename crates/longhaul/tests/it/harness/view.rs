@@ -270,3 +270,12 @@ fn any_type(any: &Value) -> String {
 fn text(json: &Value) -> String {
     json.as_str().unwrap_or_default().to_owned()
 }
+
+/// The detail of an error's envelope of this type of google.rpc, which must be there.
+#[track_caller]
+pub fn detail<'a>(json: &'a Value, of: &str) -> &'a Value {
+    let kind = format!("type.googleapis.com/google.rpc.{of}");
+    let details = json["error"]["details"].as_array().unwrap();
+    let found = details.iter().find(|detail| detail["@type"] == *kind);
+    found.unwrap_or_else(|| panic!("no {of} in {json}"))
+}
