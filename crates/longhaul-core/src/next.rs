@@ -104,10 +104,10 @@ impl Next {
         if changes.acknowledged {
             let now = self.now;
             let first = self.operation.cancel.as_mut().is_some_and(|cancel| {
-                // Servers' clocks differ a little; what follows from something is never before it.
-                let delivered = *cancel.delivered_at.get_or_insert(now.max(cancel.at));
-                let heard = cancel.acknowledged_at.unwrap_or(now.max(delivered));
-                cancel.acknowledged_at.replace(heard).is_none()
+                let first = cancel.acknowledged_at.is_none();
+                let delivered = cancel.deliver(now);
+                cancel.acknowledged_at.get_or_insert(now.max(delivered));
+                first
             });
             if first {
                 self.event(EventKind::CancelAcknowledged);
@@ -126,8 +126,9 @@ impl Next {
             | State::Done { .. } => None,
         };
         let first = told.is_some_and(|cancel| {
-            let delivered = cancel.delivered_at.unwrap_or(now.max(cancel.at));
-            cancel.delivered_at.replace(delivered).is_none()
+            let first = cancel.delivered_at.is_none();
+            cancel.deliver(now);
+            first
         });
         if first {
             self.event(EventKind::CancelDelivered);

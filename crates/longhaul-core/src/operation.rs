@@ -164,6 +164,13 @@ pub struct Cancel {
     pub acknowledged_at: Option<Timestamp>,
 }
 
+impl Cancel {
+    /// Notes the first delivery, and says when it was. Servers' clocks differ a little: never before the request.
+    pub(crate) fn deliver(&mut self, now: Timestamp) -> Timestamp {
+        *self.delivered_at.get_or_insert(now.max(self.at))
+    }
+}
+
 /// What an operation that did not succeed left behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Effects {
