@@ -247,21 +247,16 @@ impl Client {
         self.credentials.token.as_ref()
     }
 
-    /// The gRPC connection, and what calls over it are addressed to. Within a Tokio runtime.
-    pub(super) fn channel(&self) -> Result<(Channel, http::Uri), Error> {
-        let server = self.base.origin().ascii_serialization();
-        let host = self.host.as_ref().and_then(|host| host.to_str().ok());
-        let origin = match host {
-            Some(host) => format!("{}://{host}", self.base.scheme()),
-            None => server.clone(),
-        };
-        let wrong = |why: String| Error::InvalidArgument(format!("server URL {server:?} {why}"));
-        let origin = origin.parse().map_err(|error| wrong(format!("is malformed ({error})")))?;
+    /// The gRPC connection; what is called over it has a path of its own in every API, so no host is named.
+    /// Within a Tokio runtime.
+    pub(super) fn channel(&self) -> Result<Channel, Error> {
         if let Some(channel) = self.channel.get() {
-            return Ok((channel.clone(), origin));
+            return Ok(channel.clone());
         }
-        let endpoint = channel::endpoint(&server, &self.credentials).map_err(wrong)?;
-        Ok((self.channel.get_or_init(|| endpoint.connect_lazy()).clone(), origin))
+        let server = self.base.origin().ascii_serialization();
+        let endpoint = channel::endpoint(&server, &self.credentials)
+            .map_err(|why| Error::InvalidArgument(format!("server URL {server:?} {why}")))?;
+        Ok(self.channel.get_or_init(|| endpoint.connect_lazy()).clone())
     }
 
     /// A GET of any path below the server's URL, such as `readyz`: the HTTP status and the text.

@@ -82,9 +82,7 @@ impl Client {
     ) -> Result<(Grpc<Channel>, Request<Bytes>), Error> {
         let request = channel::request(message, timeout, self.token()).await;
         let request = request.map_err(|status| self.refused(&status))?;
-        let (channel, origin) = self.channel()?;
-        let mut grpc =
-            Grpc::with_origin(channel, origin).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let mut grpc = Grpc::new(self.channel()?).max_decoding_message_size(ANSWER_BYTES_MAX);
         grpc.ready().await.map_err(|error| self.refused(&Status::from_error(error.into())))?;
         Ok((grpc, request))
     }
