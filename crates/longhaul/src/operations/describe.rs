@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use longhaul_client::operations::Operation;
 use serde_json::Value;
 
+use super::args::DescribeArgs;
 use super::facts::{Facts, span};
 use super::target::Target;
-use crate::cli::DescribeArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format, printable};
 

@@ -2,11 +2,11 @@
 
 use longhaul_client::operations::{Error, ListOptions, Operation};
 
+use super::args::ListArgs;
 use super::describe::now;
 use super::facts::Facts;
 use super::show;
 use super::target::Target;
-use crate::cli::ListArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format};
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::{Value, json};
 
+use super::args::CancelArgs;
 use super::report;
 use super::target::{Named, Target};
 use super::wait;
-use crate::cli::CancelArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format, printable};
 

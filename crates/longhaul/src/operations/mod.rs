@@ -2,6 +2,7 @@
 //!
 //! Owns what is asked in which order and what is printed; calls are `longhaul-client`'s.
 
+pub mod args;
 mod describe;
 mod facts;
 mod interrupt;
@@ -16,9 +17,9 @@ use std::future::Future;
 use longhaul_client::operations::Operation;
 use serde_json::Value;
 
-use crate::cli::{CancelArgs, NamesArgs, OperationsArgs, OperationsCommand, WaitArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format};
+use args::{CancelArgs, NamesArgs, OperationsArgs, OperationsCommand, WaitArgs};
 use facts::Facts;
 use target::{Named, Target};
 

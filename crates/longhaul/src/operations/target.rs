@@ -4,8 +4,8 @@ use std::io::Read as _;
 
 use longhaul_client::operations::{Client, ListOptions};
 
+use super::args::TargetArgs;
 use super::list;
-use crate::cli::TargetArgs;
 use crate::failure::{Exit, Failure};
 
 /// Most bytes of names read from standard input.

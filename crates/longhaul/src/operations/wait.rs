@@ -7,10 +7,10 @@ use futures_util::future::join_all;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use longhaul_client::operations::{Error, Operation, State, WaitOptions};
 
+use super::args::WaitHow;
 use super::facts::Facts;
 use super::interrupt::{self, Choice};
 use super::target::Named;
-use crate::cli::WaitHow;
 use crate::failure::{Exit, Failure};
 use crate::output::printable;
 
