@@ -7,19 +7,18 @@
 //! transactions at a time; `OTHERS`: as many other servers that hear of every commit.
 #![allow(clippy::disallowed_methods, reason = "a measuring driver reads the clock")]
 
-mod work;
+mod load;
 
 use std::io::Write;
 use std::process::Command as Process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use longhaul_core::{Applied, Cause, Changes, Command, Operation, Refusal, apply};
 use longhaul_store::postgres::{Options, Postgres};
 use longhaul_store::{Deaf, Due, ListQuery, ParentFilter, Store};
 
-use self::work::{API, Outcome, PARENT, change, claim_one, finish_one, name_of, now, start_one};
+use self::load::{API, Load, Outcome, PARENT, change, claim_one, name_of, now, start_one};
 
 /// What `pgbench` runs for one operation's start: one row of about the same size.
 const PLAIN_START: &str = "INSERT INTO plain (record) VALUES (repeat('x', 600));\n";
@@ -91,13 +90,17 @@ async fn rounds(
 ) -> Outcome<()> {
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
     for round in 0..3 {
-        let (rate, p50, p99) = measured(store, clients, span, life, round).await?;
+        let load = Load { clients, life, first: round << 40, warm_up: span / 5, span };
+        let store_now = load.run(store).await?;
         client.batch_execute(PLAIN_TABLE).await?;
         let plainly = pgbench(url, clients, span, life)?;
         say(&format!(
-            "round {round}: store {rate:.0}/s (p50 {p50:.2} ms, p99 {p99:.2} ms), pgbench {plainly:.0}/s"
+            "round {round}: store {:.0}/s (p50 {:.2} ms, p99 {:.2} ms), pgbench {plainly:.0}/s",
+            store_now.rate,
+            store_now.at(0.5),
+            store_now.at(0.99)
         ))?;
-        ours.push(rate);
+        ours.push(store_now.rate);
         plain.push(plainly);
     }
     ours.sort_by(f64::total_cmp);
@@ -128,48 +131,6 @@ fn pgbench(url: &str, clients: usize, span: Duration, life: bool) -> Outcome<f64
         Some(tps) => Ok(tps.parse()?),
         None => Err(String::from_utf8_lossy(&run.stderr).into_owned().into()),
     }
-}
-
-async fn measured(
-    store: &Arc<dyn Store>,
-    clients: usize,
-    span: Duration,
-    life: bool,
-    round: u64,
-) -> Outcome<(f64, f64, f64)> {
-    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let tasks: Vec<_> = (0..clients as u64)
-        .map(|client| {
-            let (store, stop, count) = (store.clone(), stop.clone(), count.clone());
-            tokio::spawn(async move {
-                let (mut waits, mut turn) = (Vec::new(), 0);
-                while !stop.load(Ordering::Relaxed) {
-                    let begun = Instant::now();
-                    let id = (round << 40) + (client << 28) + turn;
-                    start_one(&*store, id).await?;
-                    if life {
-                        finish_one(&*store).await?;
-                    }
-                    waits.push(begun.elapsed());
-                    count.fetch_add(1, Ordering::Relaxed);
-                    turn += 1;
-                }
-                Outcome::Ok(waits)
-            })
-        })
-        .collect();
-    tokio::time::sleep(span / 5).await;
-    let (before, begun) = (count.load(Ordering::Relaxed), Instant::now());
-    tokio::time::sleep(span).await;
-    let rate = (count.load(Ordering::Relaxed) - before) as f64 / begun.elapsed().as_secs_f64();
-    stop.store(true, Ordering::Relaxed);
-    let mut waits = Vec::new();
-    for task in tasks {
-        waits.extend(task.await??);
-    }
-    waits.sort_unstable();
-    let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-    Ok((rate, at(0.5), at(0.99)))
 }
 
 /// What single calls take with 10,000 operations, and with many: nearly all done, 2,000 queued.

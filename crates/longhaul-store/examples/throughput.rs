@@ -6,19 +6,18 @@
 //! open them in a fresh process, which is this program with the work `opened`).
 #![allow(clippy::disallowed_methods, reason = "a measuring driver reads the clock")]
 
-mod work;
+mod load;
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use longhaul_store::embedded::Embedded;
 use longhaul_store::{Deaf, Options, Store};
 
-use self::work::{Outcome, finish_one, name_of, start_one};
+use self::load::{Load, Outcome, name_of, start_one};
 
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
@@ -30,7 +29,8 @@ fn main() -> Outcome<()> {
     if folder.exists() && work != "opened" {
         std::fs::remove_dir_all(folder)?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
     let span = Duration::from_secs(seconds.min(60));
     let said = runtime.block_on(async {
         match work.as_str() {
@@ -53,53 +53,19 @@ fn main() -> Outcome<()> {
 
 async fn measured(folder: &Path, clients: usize, span: Duration, life: bool) -> Outcome<String> {
     let store: Arc<dyn Store> = Arc::new(Embedded::open(&Options::new(folder), Arc::new(Deaf))?);
-    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let tasks: Vec<_> = (0..clients)
-        .map(|client| {
-            let (store, stop, count) = (store.clone(), stop.clone(), count.clone());
-            tokio::spawn(async move {
-                let mut waits = Vec::new();
-                let mut turn = 0_u64;
-                while !stop.load(Ordering::Relaxed) {
-                    let id = turn * clients as u64 + client as u64;
-                    let begun = Instant::now();
-                    start_one(&*store, id).await?;
-                    if life {
-                        finish_one(&*store).await?;
-                    }
-                    waits.push(begun.elapsed());
-                    count.fetch_add(1, Ordering::Relaxed);
-                    turn += 1;
-                }
-                Outcome::Ok(waits)
-            })
-        })
-        .collect();
     let warm_up = span / 4;
-    let timer = tokio::task::spawn_blocking(move || {
-        std::thread::sleep(warm_up);
-        let (before, begun) = (count.load(Ordering::Relaxed), Instant::now());
-        std::thread::sleep(span - warm_up);
-        let rate = (count.load(Ordering::Relaxed) - before) as f64 / begun.elapsed().as_secs_f64();
-        stop.store(true, Ordering::Relaxed);
-        rate
-    });
-    let rate = timer.await?;
-    let mut waits = Vec::new();
-    for task in tasks {
-        waits.extend(task.await??);
-    }
-    waits.sort_unstable();
-    let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    let load = Load { clients, life, first: 0, warm_up, span: span - warm_up };
+    let measured = load.run(&store).await?;
     let said = format!(
-        "{clients} clients: {rate:.0}/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
-        at(0.5),
-        at(0.99),
-        at(0.999),
-        at(1.0)
+        "{clients} clients: {:.0}/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
+        measured.rate,
+        measured.at(0.5),
+        measured.at(0.99),
+        measured.at(0.999),
+        measured.at(1.0)
     );
     let kib = resident_kib();
-    let stored = waits.len() as u64;
+    let stored = measured.waits.len() as u64;
     let cpu = cpu_seconds() * 1e6 / stored.max(1) as f64;
     let begun = Instant::now();
     store.close().await;

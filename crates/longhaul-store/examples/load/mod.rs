@@ -1,8 +1,9 @@
-//! The operations that both measuring programs start, claim and finish.
+//! What both measuring programs do: operations that are started, claimed and finished, by many clients at once.
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use longhaul_core::{
     Applied, Changes, Command, Finish, Operation, OperationName, Payload, Policy, Refusal, Start,
@@ -84,6 +85,68 @@ pub async fn finish_one(store: &dyn Store) -> Outcome<()> {
         change(store, claimed.operation.name, finish).await?;
     }
     Ok(())
+}
+
+/// Clients that start operations, or see them through whole lives, as fast as they are answered.
+pub struct Load {
+    pub clients: usize,
+    pub life: bool,
+    /// Number of the first operation.
+    pub first: u64,
+    pub warm_up: Duration,
+    pub span: Duration,
+}
+
+/// What came of a load.
+pub struct Measured {
+    /// Operations a second, once warmed up.
+    pub rate: f64,
+    /// How long each took, the shortest first.
+    pub waits: Vec<Duration>,
+}
+
+impl Load {
+    pub async fn run(self, store: &Arc<dyn Store>) -> Outcome<Measured> {
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let Self { clients, life, first, warm_up, span } = self;
+        let tasks: Vec<_> = (0..clients as u64)
+            .map(|client| {
+                let (store, stop, count) = (store.clone(), stop.clone(), count.clone());
+                tokio::spawn(async move {
+                    let mut waits = Vec::new();
+                    let ids = (first + client..).step_by(clients);
+                    for id in ids.take_while(|_| !stop.load(Ordering::Relaxed)) {
+                        let begun = Instant::now();
+                        start_one(&*store, id).await?;
+                        if life {
+                            finish_one(&*store).await?;
+                        }
+                        waits.push(begun.elapsed());
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Outcome::Ok(waits)
+                })
+            })
+            .collect();
+        tokio::time::sleep(warm_up).await;
+        let (before, begun) = (count.load(Ordering::Relaxed), Instant::now());
+        tokio::time::sleep(span).await;
+        let rate = (count.load(Ordering::Relaxed) - before) as f64 / begun.elapsed().as_secs_f64();
+        stop.store(true, Ordering::Relaxed);
+        let mut waits = Vec::new();
+        for task in tasks {
+            waits.extend(task.await??);
+        }
+        waits.sort_unstable();
+        Ok(Measured { rate, waits })
+    }
+}
+
+impl Measured {
+    /// What this share of all took at most, in milliseconds.
+    pub fn at(&self, share: f64) -> f64 {
+        self.waits[((self.waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3
+    }
 }
 
 fn payload(type_name: &str, bytes: usize) -> Payload {
