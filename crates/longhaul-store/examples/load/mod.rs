@@ -11,6 +11,10 @@ use longhaul_core::{
 };
 use longhaul_store::{ClaimFilter, Due, Key, Priority, Store};
 
+/// The same as the server has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 pub const API: &str = "clouddeploy.googleapis.com";

@@ -58,8 +58,10 @@ use crate::{
 pub struct Postgres {
     core: Arc<Core>,
     token_key: [u8; 32],
-    /// Tasks that end once their queues are closed and empty.
+    /// Tasks that end once their queues are closed and empty: those that hand claims on, and those that look
+    /// further for them.
     writers: Mutex<Vec<JoinHandle<()>>>,
+    sweepers: Mutex<Vec<JoinHandle<()>>>,
     /// Tasks that end when told.
     others: Vec<JoinHandle<()>>,
 }
@@ -120,7 +122,7 @@ impl Postgres {
             sql,
             words: words::Words::default(),
             queue: queue::Queue::new(options.queue_max, options.queue_reserve),
-            claims: sweeps::Sweeps::new(options.queue_max),
+            claims: sweeps::Sweeps::new(0),
             timers: sweeps::Sweeps::new(options.queue_reserve.max(1)),
             gets: reads::Gets::default(),
             order: order::Order::default(),
@@ -145,11 +147,13 @@ impl Postgres {
     }
 
     fn run(core: Arc<Core>, ear: Address, token_key: [u8; 32]) -> Self {
-        let mut writers: Vec<_> = (0..core.options.writers.max(1))
+        let writers: Vec<_> = (0..core.options.writers.max(1))
             .map(|_| tokio::spawn(writer::run(core.clone())))
             .collect();
-        writers.push(tokio::spawn(sweeps::run_claims(core.clone())));
-        writers.push(tokio::spawn(sweeps::run_timers(core.clone())));
+        let sweepers = vec![
+            tokio::spawn(sweeps::run_claims(core.clone())),
+            tokio::spawn(sweeps::run_timers(core.clone())),
+        ];
         let heard = Arc::new(Notify::new());
         let mut others: Vec<_> = (0..core.options.readers.max(1))
             .map(|_| tokio::spawn(reads::run(core.clone())))
@@ -158,7 +162,16 @@ impl Postgres {
         others.push(tokio::spawn(feed::run_ear(core.clone(), ear, heard.clone())));
         others.push(tokio::spawn(feed::run_feed(core.clone(), heard)));
         others.push(tokio::spawn(keeper::run(core.clone())));
-        Self { core, token_key, writers: Mutex::new(writers), others }
+        let (writers, sweepers) = (Mutex::new(writers), Mutex::new(sweepers));
+        Self { core, token_key, writers, sweepers, others }
+    }
+}
+
+async fn ended(tasks: Vec<JoinHandle<()>>) {
+    for task in tasks {
+        if task.await.is_err() {
+            tracing::error!("a task of the store panicked");
+        }
     }
 }
 
@@ -199,10 +212,6 @@ impl Store for Postgres {
         limit: usize,
         decide: Decide,
     ) -> Result<Vec<Applied>, Error> {
-        let queue = match due {
-            Due::Claim { .. } => &self.core.claims,
-            Due::Timer { .. } => &self.core.timers,
-        };
         let patience = match due {
             Due::Claim { .. } => Some(self.core.options.answer_timeout),
             // As long as it takes: there may be very many.
@@ -210,8 +219,11 @@ impl Store for Postgres {
         };
         let (sweep, answered) = Sweep::new(due, limit, decide);
         let given_up = sweep.given_up.clone();
-        queue.push(sweep)?;
-        let Some(patience) = patience else { return answered.await.map_err(unavailable)? };
+        let Some(patience) = patience else {
+            self.core.timers.push(sweep)?;
+            return answered.await.map_err(unavailable)?;
+        };
+        self.core.queue.push_claim(sweep, self.core.claims.waiting())?;
         match tokio::time::timeout(patience, answered).await {
             Ok(answer) => answer.map_err(unavailable)?,
             Err(elapsed) => {
@@ -307,17 +319,16 @@ impl Store for Postgres {
 
     async fn close(&self) {
         self.core.queue.close();
-        self.core.claims.close();
         self.core.timers.close();
         let writers = std::mem::take(&mut *self.writers.lock());
         if writers.is_empty() {
             return;
         }
-        for writer in writers {
-            if writer.await.is_err() {
-                tracing::error!("a writer of the store panicked");
-            }
-        }
+        ended(writers).await;
+        // Not before: a writer may have handed a claim on.
+        self.core.claims.close();
+        let sweepers = std::mem::take(&mut *self.sweepers.lock());
+        ended(sweepers).await;
         self.core.halt();
         keeper::leave(&self.core).await;
     }

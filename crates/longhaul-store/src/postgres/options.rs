@@ -15,7 +15,8 @@ pub struct Options {
     /// `url` leads to a pooler that gives a connection to a transaction, not to a session: no statement is
     /// prepared and nothing is set for a whole session.
     pub transaction_pooler: bool,
-    /// Transactions under way at a time for commands; claims and sweeps have one more each.
+    /// Transactions under way at a time for commands and claims; sweeps, and claims that must look further, have
+    /// one more each.
     pub writers: usize,
     /// Connections for reads.
     pub readers: usize,
@@ -48,7 +49,7 @@ impl Options {
             session_url: None,
             schema: "longhaul".into(),
             transaction_pooler: false,
-            writers: 4,
+            writers: 3,
             readers: 4,
             queue_max: 16_384,
             queue_reserve: 1_024,

@@ -1,17 +1,23 @@
-//! Commands waiting for a writer: bounded, with a reserve for what must be shed last, and never two
-//! writers on one key.
+//! Commands and claims waiting for a writer: bounded, with a reserve for what must be shed last, and never
+//! two writers on one key.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use longhaul_core::{Applied, Error};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::sweeps::Sweep;
 use crate::admission::Admission;
 use crate::{Decide, Failure, Key, Priority};
+
+/// How long the next writer waits for the one before it to have its rows; longer than that takes when nobody
+/// else has them locked.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Most commands looked at beyond a full batch: those on busy keys are passed over.
 const PASSED_OVER_MAX: usize = 1_024;
@@ -27,26 +33,59 @@ pub(super) struct Job {
     on: [u64; 2],
 }
 
-/// Commands that wait, and the keys that writers work on.
+/// Commands and claims that wait, and the keys that writers work on.
 pub(super) struct Queue {
     inner: Mutex<Inner>,
     filled: Notify,
     hasher: RandomState,
     admission: Admission,
+    claim_admission: Admission,
 }
 
 #[derive(Default)]
 struct Inner {
     waiting: VecDeque<Job>,
+    claims: Vec<Sweep>,
     busy: HashSet<u64>,
+    /// How many writers have commands and not yet their rows.
+    loading: usize,
+    /// A writer has claims.
+    claiming: bool,
     closed: bool,
 }
 
-/// Some commands for one writer; their keys are busy until this is dropped.
+/// Some commands for one writer, whose keys are busy until this is dropped, and all claims.
 pub(super) struct Taken<'q> {
     queue: &'q Queue,
     pub jobs: Vec<Job>,
+    pub claims: Option<Claims<'q>>,
+    pub turn: Option<Turn<'q>>,
     busy: HashSet<u64>,
+}
+
+/// Claims for one writer. Until this is dropped no other gets any: it would pass over rows that are locked here,
+/// and lock those that are given away here.
+pub(super) struct Claims<'q> {
+    queue: &'q Queue,
+    pub sweeps: Vec<Sweep>,
+}
+
+impl Drop for Claims<'_> {
+    fn drop(&mut self) {
+        self.queue.inner.lock().claiming = false;
+        self.queue.filled.notify_one();
+    }
+}
+
+/// Until this is dropped, others wait a little before they take commands: the more come together, the fewer
+/// commits they cost.
+pub(super) struct Turn<'q>(&'q Queue);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.inner.lock().loading -= 1;
+        self.0.filled.notify_one();
+    }
 }
 
 impl Drop for Taken<'_> {
@@ -67,6 +106,7 @@ impl Queue {
             filled: Notify::new(),
             hasher: RandomState::new(),
             admission: Admission::new(normal_max, reserve),
+            claim_admission: Admission::new(normal_max, 0),
         }
     }
 
@@ -98,25 +138,60 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for commands and takes up to `limit` whose keys no other writer works on, in order for each
-    /// key; `None` once the queue is closed and empty.
+    /// Puts a claim in line. Fails when as many wait, here and `elsewhere`, as commands may, or after
+    /// [`Self::close`].
+    pub fn push_claim(&self, claim: Sweep, elsewhere: usize) -> Result<(), Error> {
+        let mut inner = self.inner.lock();
+        let waiting = inner.claims.len() + elsewhere;
+        self.claim_admission.admit(Priority::Normal, waiting, inner.closed)?;
+        inner.claims.push(claim);
+        drop(inner);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Waits for commands or claims. Takes all claims, and up to `limit` commands whose keys no other writer
+    /// works on, in order for each key; `None` once the queue is closed and empty.
     pub async fn take(&self, limit: usize) -> Option<Taken<'_>> {
+        let mut patient = true;
         loop {
             let filled = self.filled.notified();
             tokio::pin!(filled);
             filled.as_mut().enable();
-            {
+            let wait = {
                 let mut inner = self.inner.lock();
-                let (jobs, busy) = pick(&mut inner, limit);
-                if !jobs.is_empty() {
-                    return Some(Taken { queue: self, jobs, busy });
+                let wait = patient && inner.loading > 0;
+                if !wait && let Some(taken) = self.pick(&mut inner, limit) {
+                    return Some(taken);
                 }
-                if inner.closed && inner.waiting.is_empty() {
+                if inner.closed && inner.waiting.is_empty() && inner.claims.is_empty() {
                     return None;
                 }
+                wait && !(inner.waiting.is_empty() && inner.claims.is_empty())
+            };
+            if wait {
+                patient = tokio::time::timeout(PATIENCE, filled).await.is_ok();
+            } else {
+                filled.await;
+                patient = true;
             }
-            filled.await;
         }
+    }
+
+    fn pick(&self, inner: &mut Inner, limit: usize) -> Option<Taken<'_>> {
+        let (jobs, busy) = pick(inner, limit);
+        let mut sweeps = Vec::new();
+        if !inner.claiming {
+            sweeps = std::mem::take(&mut inner.claims);
+            sweeps.retain(|claim| !claim.given_up.load(Ordering::Relaxed));
+        }
+        if jobs.is_empty() && sweeps.is_empty() {
+            return None;
+        }
+        let claims = (!sweeps.is_empty()).then(|| Claims { queue: self, sweeps });
+        inner.claiming |= claims.is_some();
+        inner.loading += 1;
+        Some(Taken { queue: self, jobs, claims, turn: Some(Turn(self)), busy })
     }
 
     /// Takes no more; what waits is still answered.

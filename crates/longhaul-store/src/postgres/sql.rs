@@ -48,8 +48,7 @@ macro_rules! statements {
             $(pub $name: Sql,)+
             pub claimable: Sql,
             pub due: Sql,
-            pub insert: Sql,
-            pub update: Sql,
+            pub write: Sql,
             pub replace: Sql,
             /// By what is asked of `done`: anything, only done, only open.
             pub list: [Sql; 3],
@@ -67,9 +66,8 @@ macro_rules! statements {
                     ),)+
                     claimable: claimable(s),
                     due: due(s),
-                    insert: insert(s),
-                    update: update(s, FIRST_CHANGING),
-                    replace: update(s, 1),
+                    write: write(s),
+                    replace: replace(s),
                     list: [0, 1, 2].map(|which| list(s, which)),
                     list_many: [0, 1, 2].map(|which| list_many(s, which)),
                 }
@@ -115,15 +113,6 @@ statements! {
         "DELETE FROM {s}.request_id AS r \
          USING unnest($1::integer[], $2::text[], $3::text[]) AS u(scope, value, name) \
          WHERE r.scope = u.scope AND r.value = u.value AND r.name = u.name";
-    tally(INT2, INT4_ARRAY, INT2_ARRAY, INT8_ARRAY)
-        "INSERT INTO {s}.tally AS t (slot, kind, state, operations) \
-         SELECT $1, u.kind, u.state, u.operations \
-         FROM unnest($2::integer[], $3::smallint[], $4::bigint[]) AS u(kind, state, operations) \
-         ON CONFLICT (slot, kind, state) \
-         DO UPDATE SET operations = t.operations + excluded.operations";
-    change(INT8, INT8, TEXT_ARRAY, INT8_ARRAY, INT4_ARRAY, INT8_ARRAY)
-        "INSERT INTO {s}.change (server, batch, names, revisions, kinds, claimable_us) \
-         VALUES ($1, $2, $3, $4, $5, $6) RETURNING xid::text";
     fence(INT8, INT8)
         "INSERT INTO {s}.change (server, batch, names, revisions, kinds, claimable_us) \
          VALUES ($1, $2, '{}', '{}', '{}', '{}') \
@@ -225,34 +214,69 @@ fn columns(of: impl Iterator<Item = usize>, form: impl Fn(&str) -> String) -> St
     of.map(|index| form(COLUMNS[index].0)).collect::<Vec<_>>().join(", ")
 }
 
-fn arrays(indexes: &[usize]) -> String {
-    let array = |(at, &index): (usize, &usize)| format!("${}::{}[]", at + 1, COLUMNS[index].2);
-    indexes.iter().enumerate().map(array).collect::<Vec<_>>().join(", ")
+/// Rows of these columns, from arrays that are values from number `first` on. Not `FROM unnest(..)`, which
+/// stores each column before it gives the first row: that takes three times as long.
+fn rows(indexes: &[usize], first: usize) -> String {
+    let column = |(at, &index): (usize, &usize)| {
+        let (name, _, of) = &COLUMNS[index];
+        format!("unnest(${}::{of}[]) AS {name}", at + first)
+    };
+    let all: Vec<_> = indexes.iter().enumerate().map(column).collect();
+    format!("SELECT {}", all.join(", "))
 }
 
-fn types(indexes: &[usize]) -> Vec<Type> {
-    indexes.iter().map(|&index| COLUMNS[index].1.clone()).collect()
+fn types(indexes: &[usize]) -> impl Iterator<Item = Type> {
+    indexes.iter().map(|&index| COLUMNS[index].1.clone())
 }
 
-fn insert(s: &str) -> Sql {
+/// What every commit writes, in one statement, for each one sent is answered by itself: new rows, changed
+/// rows, how many there are, and that it was made. The values are the arrays of all columns of new rows, those
+/// of the changing columns of changed rows, the slot with the three columns of the tally, and the row of the
+/// table of changes.
+fn write(s: &str) -> Sql {
     let all: Vec<usize> = (0..COLUMN_COUNT).collect();
+    let changing: Vec<usize> = std::iter::once(0).chain(FIRST_CHANGING..COLUMN_COUNT).collect();
     let names = columns(all.iter().copied(), str::to_owned);
+    let tally = 1 + all.len() + changing.len();
+    let change = tally + 4;
+    let value = |number: usize| format!("${number}");
     let text = format!(
-        "INSERT INTO {s}.operation ({names}) SELECT * FROM unnest({}) AS u({names})",
-        arrays(&all)
+        "WITH new AS (INSERT INTO {s}.operation ({names}) {new}), \
+         changed AS ({update}), \
+         counted AS (INSERT INTO {s}.tally AS t (slot, kind, state, operations) \
+         SELECT {slot}, unnest({kinds}::integer[]), unnest({states}::smallint[]), \
+         unnest({sums}::bigint[]) \
+         ON CONFLICT (slot, kind, state) DO UPDATE SET operations = t.operations + excluded.operations) \
+         INSERT INTO {s}.change (server, batch, names, revisions, kinds, claimable_us) \
+         VALUES ({change}) RETURNING xid::text",
+        new = rows(&all, 1),
+        update = update(s, &changing, 1 + all.len()),
+        slot = value(tally),
+        kinds = value(tally + 1),
+        states = value(tally + 2),
+        sums = value(tally + 3),
+        change = (change..change + 6).map(value).collect::<Vec<_>>().join(", "),
     );
-    Sql::new(text, &types(&all))
+    let mut types: Vec<Type> = types(&all).chain(types(&changing)).collect();
+    types.extend([Type::INT2, Type::INT4_ARRAY, Type::INT2_ARRAY, Type::INT8_ARRAY]);
+    types.extend([Type::INT8, Type::INT8, Type::TEXT_ARRAY]);
+    types.extend([Type::INT8_ARRAY, Type::INT4_ARRAY, Type::INT8_ARRAY]);
+    Sql::new(text, &types)
 }
 
-fn update(s: &str, first: usize) -> Sql {
-    let indexes: Vec<usize> = std::iter::once(0).chain(first..COLUMN_COUNT).collect();
-    let sets = columns(first..COLUMN_COUNT, |name| format!("{name} = u.{name}"));
-    let names = columns(indexes.iter().copied(), str::to_owned);
-    let text = format!(
-        "UPDATE {s}.operation AS o SET {sets} FROM unnest({}) AS u({names}) WHERE o.name = u.name",
-        arrays(&indexes)
-    );
-    Sql::new(text, &types(&indexes))
+/// Overwrites whole rows; the values are the arrays of all columns.
+fn replace(s: &str) -> Sql {
+    let all: Vec<usize> = (0..COLUMN_COUNT).collect();
+    Sql::new(update(s, &all, 1), &types(&all).collect::<Vec<_>>())
+}
+
+/// Sets columns to arrays that are values from number `first` on; the first column is the key.
+fn update(s: &str, indexes: &[usize], first: usize) -> String {
+    let sets = columns(indexes[1..].iter().copied(), |name| format!("{name} = u.{name}"));
+    format!(
+        "UPDATE {s}.operation AS o SET {sets} FROM ({}) AS u WHERE o.name = u.name",
+        rows(indexes, first)
+    )
 }
 
 fn done(which: usize) -> &'static str {

@@ -1,7 +1,7 @@
 //! Claims and sweeps: all that wait on this server are served by one statement, with the rows leased out
 //! from memory.
 //!
-//! Rows that another transaction has locked are passed over, so two servers never wait for each other
+//! Claims come here from a writer that found too little for them beside its commands. Rows that another transaction has locked are passed over, so two servers never wait for each other
 //! here; for that the order of claims is kept only among the rows that nobody holds.
 
 use std::collections::{HashSet, VecDeque};
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join;
 use longhaul_core::{Applied, Error, Operation, OperationName, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -19,7 +20,7 @@ use super::core::Core;
 use super::faults::Fault;
 use super::keeper;
 use super::rows::Uid;
-use super::session::{Session, Value, bounded};
+use super::session::{Ready, Session, Sql, Value, bounded};
 use super::writer::{asked, commit, give_back, look_for_children, take_in};
 use crate::admission::Admission;
 use crate::trouble::again;
@@ -115,6 +116,20 @@ impl Sweeps {
         Ok(())
     }
 
+    pub fn waiting(&self) -> usize {
+        self.inner.lock().0.len()
+    }
+
+    /// Answers those that have all they wanted; the others look further. They were admitted before.
+    pub fn go_on(&self, sweeps: Vec<Sweep>) {
+        let (open, ended): (Vec<_>, Vec<_>) = sweeps.into_iter().partition(|one| one.left() > 0);
+        ended.into_iter().for_each(|sweep| sweep.end(None));
+        if !open.is_empty() {
+            self.inner.lock().0.extend(open);
+            self.filled.notify_one();
+        }
+    }
+
     async fn take(&self) -> Option<Vec<Sweep>> {
         loop {
             {
@@ -139,7 +154,7 @@ impl Sweeps {
     }
 }
 
-/// Serves claims until the queue is closed and empty.
+/// Looks further for claims until the queue is closed and empty.
 pub(super) async fn run_claims(core: Arc<Core>) {
     while let Some(sweeps) = core.claims.take().await {
         serve(&core, sweeps).await;
@@ -173,8 +188,7 @@ async fn serve(core: &Core, mut sweeps: Vec<Sweep>) {
         if sweeps.is_empty() {
             return;
         }
-        let wanted = sweeps.iter().fold(0, |sum: usize, one| sum.saturating_add(one.left()));
-        let wanted = wanted.min(ROWS_MAX);
+        let wanted = wanted(&sweeps);
         match round(core, &mut sweeps, place, wanted, BEYOND[beyond]).await {
             Ok((last, rows)) => {
                 races = 0;
@@ -241,32 +255,21 @@ async fn round(
         let moment: Option<i64> = row.get(if sweeps[0].filter().is_some() { 8 } else { 9 });
         Place(moment.unwrap_or(i64::MAX), row.get(4), row.get::<_, Uid>(1).0)
     });
-    let parts = loop {
+    loop {
         let mut batch = Batch::new(&loaded);
-        let (results, rooms) = distribute(&mut batch, sweeps, &names);
-        let ask = asked(results.iter().map(|(_, result)| result));
+        let given = distribute(&mut batch, sweeps, &names);
+        let ask = asked(given.results());
         if ask.is_empty() {
-            let applied: Vec<_> =
-                results.iter().filter_map(|(_, result)| result.as_ref().ok()).collect();
+            let applied: Vec<_> = given.applied().collect();
             commit(core, session, &batch, &applied).await?;
-            break (results, rooms);
+            given.hand_out(sweeps);
+            return Ok((last, rows.len()));
         }
         let asking = look_for_children(core, &session, &mut loaded, ask);
         if let Err(fault) = bounded(core.patience(), asking).await {
             return Err(give_back(core, session, fault).await);
         }
-    };
-    let (results, rooms) = parts;
-    for (sweep, result) in results {
-        if let Ok(applied) = result {
-            sweeps[sweep].seen.insert(applied.operation.name.clone());
-            sweeps[sweep].done.push(applied);
-        }
     }
-    for (sweep, room) in sweeps.iter_mut().zip(rooms) {
-        (sweep.bytes, sweep.full) = (room.bytes, room.full);
-    }
-    Ok((last, rows.len()))
 }
 
 type Locked = (Loaded, Vec<OperationName>, Vec<Row>);
@@ -275,27 +278,14 @@ async fn locked(
     core: &Core,
     session: &Session,
     sweeps: &[Sweep],
-    Place(moment, create, uid): Place,
+    place: Place,
     wanted: usize,
     beyond: usize,
 ) -> Result<Locked, Fault> {
-    let now = sweeps.iter().map(Sweep::now).max().unwrap_or_default().as_micros();
-    let mut kinds: Vec<i32> =
-        sweeps.iter().filter_map(Sweep::filter).flat_map(|one| core.words.accepted(one)).collect();
-    kinds.sort_unstable();
-    kinds.dedup();
-    let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-    let heads = i64::try_from(wanted + beyond).unwrap_or(i64::MAX);
-    let uid = Uid(uid);
-    let claim: [Value<'_>; 7] = [&kinds, &now, &moment, &create, &uid, &heads, &limit];
-    let timer: [Value<'_>; 5] = [&now, &moment, &uid, &heads, &limit];
-    let claims = sweeps[0].filter().is_some();
-    let (sql, values) =
-        if claims { (&core.sql.claimable, &claim[..]) } else { (&core.sql.due, &timer[..]) };
-    let ready = session.ready(sql).await?;
+    let look = Look::new(core, sweeps, place, wanted, beyond);
+    let ready = session.ready(look.sql(core)).await?;
     let begin = core.begin();
-    let (begun, rows) =
-        futures_util::future::join(session.run(&begin), session.send(&ready, values)).await;
+    let (begun, rows) = join(session.run(&begin), look.send(session, &ready)).await;
     begun?;
     let rows = rows?;
     let mut loaded = Loaded::default();
@@ -303,8 +293,88 @@ async fn locked(
     Ok((loaded, names, rows))
 }
 
-/// Which sweep a row was offered to, and what came of it.
-type Given = (usize, Result<Applied, Miss>);
+/// A search for rows that all of some claims, or of some sweeps, want.
+pub(super) struct Look {
+    claims: bool,
+    kinds: Vec<i32>,
+    now: i64,
+    place: (i64, i64, Uid),
+    heads: i64,
+    limit: i64,
+}
+
+impl Look {
+    /// From the beginning, as far as is usual; `None` when nobody wants anything.
+    pub fn first(core: &Core, sweeps: &[Sweep]) -> Option<Self> {
+        let wanted = wanted(sweeps);
+        (wanted > 0).then(|| Self::new(core, sweeps, Place::FIRST, wanted, BEYOND[0]))
+    }
+
+    fn new(core: &Core, sweeps: &[Sweep], place: Place, wanted: usize, beyond: usize) -> Self {
+        let filters = sweeps.iter().filter_map(Sweep::filter);
+        let mut kinds: Vec<i32> = filters.flat_map(|one| core.words.accepted(one)).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        Self {
+            claims: sweeps.iter().any(|one| one.filter().is_some()),
+            kinds,
+            now: sweeps.iter().map(Sweep::now).max().unwrap_or_default().as_micros(),
+            place: (place.0, place.1, Uid(place.2)),
+            heads: i64::try_from(wanted + beyond).unwrap_or(i64::MAX),
+            limit: i64::try_from(wanted).unwrap_or(i64::MAX),
+        }
+    }
+
+    pub fn sql<'c>(&self, core: &'c Core) -> &'c Sql {
+        if self.claims { &core.sql.claimable } else { &core.sql.due }
+    }
+
+    pub async fn send(
+        &self,
+        session: &Session,
+        ready: &Ready<'_>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let (moment, create, uid) = &self.place;
+        let claim: [Value<'_>; 7] =
+            [&self.kinds, &self.now, moment, create, uid, &self.heads, &self.limit];
+        let timer: [Value<'_>; 5] = [&self.now, moment, uid, &self.heads, &self.limit];
+        session.send(ready, if self.claims { &claim } else { &timer }).await
+    }
+}
+
+/// How many rows these still want, as many as one transaction takes.
+fn wanted(sweeps: &[Sweep]) -> usize {
+    sweeps.iter().fold(0, |sum: usize, one| sum.saturating_add(one.left())).min(ROWS_MAX)
+}
+
+/// What was given to sweeps: to which of them a row was offered, and what came of it.
+pub(super) struct Given {
+    results: Vec<(usize, Result<Applied, Miss>)>,
+    rooms: Vec<Room>,
+}
+
+impl Given {
+    pub fn results(&self) -> impl Iterator<Item = &Result<Applied, Miss>> {
+        self.results.iter().map(|(_, result)| result)
+    }
+
+    pub fn applied(&self) -> impl Iterator<Item = &Applied> {
+        self.results().filter_map(|result| result.as_ref().ok())
+    }
+
+    /// Gives it, once it is committed.
+    pub fn hand_out(self, sweeps: &mut [Sweep]) {
+        for (sweep, result) in self.results {
+            if let Ok(applied) = result {
+                sweeps[sweep].seen.insert(applied.operation.name.clone());
+                sweeps[sweep].done.push(applied);
+            }
+        }
+        for (sweep, room) in sweeps.iter_mut().zip(self.rooms) {
+            (sweep.bytes, sweep.full) = (room.bytes, room.full);
+        }
+    }
+}
 
 /// How much more a sweep can take.
 struct Room {
@@ -315,11 +385,11 @@ struct Room {
 }
 
 /// Gives each row to the first who wants it, can take it, and has room.
-fn distribute(
+pub(super) fn distribute(
     batch: &mut Batch<'_>,
     sweeps: &[Sweep],
     names: &[OperationName],
-) -> (Vec<Given>, Vec<Room>) {
+) -> Given {
     let mut results = Vec::new();
     let room = |sweep: &Sweep| Room {
         left: sweep.left(),
@@ -352,5 +422,5 @@ fn distribute(
             }
         }
     }
-    (results, rooms)
+    Given { results, rooms }
 }

@@ -271,6 +271,11 @@ fn array(rows: &[Written], column: usize) -> Array<'_> {
     }
 }
 
+/// All columns of these rows, or the key and those that an ordinary change can touch.
+fn arrays(rows: &[Written], first: usize) -> impl Iterator<Item = Array<'_>> {
+    std::iter::once(0).chain(first..COLUMN_COUNT).map(|column| array(rows, column))
+}
+
 /// Statements that are sent together.
 #[derive(Default)]
 struct Pipeline<'p>(Vec<(&'p Sql, Vec<Array<'p>>)>);
@@ -278,13 +283,6 @@ struct Pipeline<'p>(Vec<(&'p Sql, Vec<Array<'p>>)>);
 impl<'p> Pipeline<'p> {
     fn add<const N: usize>(&mut self, sql: &'p Sql, values: [Array<'p>; N]) {
         self.0.push((sql, values.into()));
-    }
-
-    fn rows(&mut self, sql: &'p Sql, rows: &'p [Written], first: usize) {
-        if !rows.is_empty() {
-            let columns = std::iter::once(0).chain(first..COLUMN_COUNT);
-            self.0.push((sql, columns.map(|column| array(rows, column)).collect()));
-        }
     }
 
     fn keys(&mut self, sql: &'p Sql, keys: &'p [(i32, Arc<str>, OperationName)]) {
@@ -352,9 +350,9 @@ fn pipeline<'p>(core: &'p Core, plan: &'p Plan, number: i64, ask_due: bool) -> P
     for &(from, to) in &plan.moved {
         pipe.add(&sql.move_history, [Box::new(from), Box::new(to)]);
     }
-    pipe.rows(&sql.insert, &plan.inserts, 1);
-    pipe.rows(&sql.update, &plan.updates, FIRST_CHANGING);
-    pipe.rows(&sql.replace, &plan.replaces, 1);
+    if !plan.replaces.is_empty() {
+        pipe.0.push((&sql.replace, arrays(&plan.replaces, 1).collect()));
+    }
     if !plan.chunks.is_empty() {
         let of =
             |chunk: &Chunk| Chunk::check_sum(chunk.uid, chunk.first, chunk.last, &chunk.record);
@@ -370,34 +368,31 @@ fn pipeline<'p>(core: &'p Core, plan: &'p Plan, number: i64, ask_due: bool) -> P
             ],
         );
     }
-    if !plan.tally.is_empty() {
-        let slot = i16::try_from((core.server + number).rem_euclid(SLOTS)).unwrap_or(0);
-        pipe.add(
-            &sql.tally,
-            [
-                Box::new(slot),
-                Box::new(plan.tally.keys().map(|key| key.0).collect::<Vec<_>>()),
-                Box::new(plan.tally.keys().map(|key| key.1).collect::<Vec<_>>()),
-                Box::new(plan.tally.values().copied().collect::<Vec<_>>()),
-            ],
-        );
-    }
-    let changed = &plan.changed;
-    pipe.add(
-        &sql.change,
-        [
-            Box::new(core.server),
-            Box::new(number),
-            Box::new(changed.iter().map(|change| change.name.as_str()).collect::<Vec<_>>()),
-            Box::new(changed.iter().map(|change| change.revision).collect::<Vec<_>>()),
-            Box::new(changed.iter().map(|change| change.kind).collect::<Vec<_>>()),
-            Box::new(changed.iter().map(|change| change.claimable_us).collect::<Vec<_>>()),
-        ],
-    );
+    pipe.0.push((&sql.write, written(core, plan, number)));
     if ask_due {
         pipe.add(&sql.first_due, []);
     }
     pipe
+}
+
+/// The values of the statement that every commit has.
+fn written<'p>(core: &'p Core, plan: &'p Plan, number: i64) -> Vec<Array<'p>> {
+    let mut values: Vec<Array<'p>> = Vec::with_capacity(2 * COLUMN_COUNT);
+    values.extend(arrays(&plan.inserts, 1));
+    values.extend(arrays(&plan.updates, FIRST_CHANGING));
+    let slot = i16::try_from((core.server + number).rem_euclid(SLOTS)).unwrap_or(0);
+    let (tally, changed) = (&plan.tally, &plan.changed);
+    values.push(Box::new(slot));
+    values.push(Box::new(tally.keys().map(|key| key.0).collect::<Vec<_>>()));
+    values.push(Box::new(tally.keys().map(|key| key.1).collect::<Vec<_>>()));
+    values.push(Box::new(tally.values().copied().collect::<Vec<_>>()));
+    values.push(Box::new(core.server));
+    values.push(Box::new(number));
+    values.push(Box::new(changed.iter().map(|change| change.name.as_str()).collect::<Vec<_>>()));
+    values.push(Box::new(changed.iter().map(|change| change.revision).collect::<Vec<_>>()));
+    values.push(Box::new(changed.iter().map(|change| change.kind).collect::<Vec<_>>()));
+    values.push(Box::new(changed.iter().map(|change| change.claimable_us).collect::<Vec<_>>()));
+    values
 }
 
 /// Commits what a batch has decided. The transaction has begun and holds the locks of all its rows.

@@ -1,6 +1,7 @@
-//! The writers: each takes waiting commands, locks their rows, decides, commits once, tells, answers.
+//! The writers: each takes waiting commands and claims, locks their rows, decides, commits once, tells,
+//! answers.
 //!
-//! Nobody is told or answered before the commit. A lost race is run again with the decisions; a command
+//! Claims go along once; those that want more look further elsewhere. Nobody is told or answered before the commit. A lost race is run again with the decisions; a command
 //! that the database does not take is parted from its mates.
 
 use std::collections::{BTreeSet, HashSet};
@@ -15,9 +16,10 @@ use tokio_postgres::Row;
 use super::batch::{Batch, Loaded, Miss, RequestKey};
 use super::core::Core;
 use super::faults::Fault;
-use super::queue::Job;
+use super::queue::{Claims, Job, Turn};
 use super::rows;
 use super::session::{Ready, Session, Value, bounded};
+use super::sweeps::{Look, Sweep, distribute};
 use super::words::Scope;
 use super::write::{self, Broken, Receipt};
 use crate::telling::tell;
@@ -33,20 +35,31 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 /// Runs until the queue is closed and empty.
 pub(super) async fn run(core: Arc<Core>) {
     while let Some(mut taken) = core.queue.take(core.options.batch_max).await {
-        work(&core, std::mem::take(&mut taken.jobs)).await;
+        let (claims, turn) = (taken.claims.take(), taken.turn.take());
+        work(&core, std::mem::take(&mut taken.jobs), claims, turn).await;
     }
 }
 
 /// Brings commands to their answers, whatever happens.
-fn work(core: &Core, mut jobs: Vec<Job>) -> BoxFuture<'_, ()> {
+fn work<'c>(
+    core: &'c Core,
+    mut jobs: Vec<Job>,
+    mut claims: Option<Claims<'c>>,
+    mut turn: Option<Turn<'c>>,
+) -> BoxFuture<'c, ()> {
     Box::pin(async move {
         let (mut races, mut pause) = (0, PAUSES.0);
         loop {
             jobs.retain(|job| !job.given_up.load(Ordering::Relaxed));
-            if jobs.is_empty() {
+            if jobs.is_empty() && claims.is_none() {
                 return;
             }
-            let fault = match attempt(core, &jobs).await {
+            let sweeps = claims.as_mut().map_or(&mut [][..], |claims| &mut claims.sweeps);
+            let attempted = attempt(core, &jobs, sweeps, turn.take()).await;
+            if let Some(mut claims) = claims.take() {
+                core.claims.go_on(std::mem::take(&mut claims.sweeps));
+            }
+            let fault = match attempted {
                 Ok(results) => {
                     for (job, result) in jobs.into_iter().zip(results) {
                         // A caller that has gone away needs no answer.
@@ -62,13 +75,13 @@ fn work(core: &Core, mut jobs: Vec<Job>) -> BoxFuture<'_, ()> {
                     tokio::time::sleep(Duration::from_millis(u64::from(races * races))).await;
                 }
                 Fault::Race(error) | Fault::Command(error) => {
-                    if jobs.len() == 1 {
+                    if jobs.len() <= 1 {
                         tracing::error!(%error, source = ?error.source, "a command failed");
                         fail(jobs, &error);
                     } else {
                         let rest = jobs.split_off(jobs.len() / 2);
-                        work(core, jobs).await;
-                        work(core, rest).await;
+                        work(core, jobs, None, None).await;
+                        work(core, rest, None, None).await;
                     }
                     return;
                 }
@@ -94,26 +107,35 @@ fn fail(jobs: Vec<Job>, error: &Error) {
 
 type Results = Vec<Result<Applied, Failure>>;
 
-/// One transaction for these commands.
-async fn attempt(core: &Core, jobs: &[Job]) -> Result<Results, Fault> {
+/// One transaction for these commands and claims. The next writer's turn comes once all is decided.
+async fn attempt(
+    core: &Core,
+    jobs: &[Job],
+    claims: &mut [Sweep],
+    turn: Option<Turn<'_>>,
+) -> Result<Results, Fault> {
     let session = Session::take(&core.writes, &core.options).await.map_err(Fault::Away)?;
     let mut resources = BTreeSet::new();
     loop {
-        let loading = load(core, &session, jobs, &resources);
-        let mut loaded = match bounded(core.patience(), loading).await {
+        let loading = load(core, &session, jobs, claims, &resources);
+        let (mut loaded, heads) = match bounded(core.patience(), loading).await {
             Ok(loaded) => loaded,
             Err(fault) => return Err(give_back(core, session, fault).await),
         };
         let locks = loop {
-            let Decided { batch, results, besides } = decide(&loaded, jobs);
+            let Decided { mut batch, results, besides } = decide(&loaded, jobs);
             let locks = to_lock(&results);
             if !locks.is_empty() {
                 break locks;
             }
-            let ask = asked(results.iter());
+            let given = distribute(&mut batch, claims, &heads);
+            let ask = asked(results.iter().chain(given.results()));
             if ask.is_empty() {
-                let applied = in_order(&results, &besides);
+                let mut applied = in_order(&results, &besides);
+                applied.extend(given.applied());
+                drop(turn);
                 commit(core, session, &batch, &applied).await?;
+                given.hand_out(claims);
                 let answers = results.into_iter().map(|result| result.map_err(Failure::from));
                 return Ok(answers.collect());
             }
@@ -298,13 +320,15 @@ pub(super) async fn look_for_children(
 }
 
 /// Begins a transaction and locks all that these commands are about: resources, then keys, then rows, each in
-/// one order everywhere.
+/// one order everywhere; and rows for the claims, past those that somebody else has locked. Says which rows
+/// these are, in their order.
 async fn load(
     core: &Core,
     session: &Session,
     jobs: &[Job],
+    claims: &[Sweep],
     resources: &BTreeSet<i64>,
-) -> Result<Loaded, Fault> {
+) -> Result<(Loaded, Vec<OperationName>), Fault> {
     let mut loaded = Loaded::default();
     let mut names = BTreeSet::new();
     let mut keys = BTreeSet::new();
@@ -341,9 +365,31 @@ async fn load(
         }
     }
     let texts: Vec<&str> = names.iter().map(OperationName::as_str).collect();
-    let rows = send(session, &mut begin, &ready, &[&texts]).await?;
-    take_in(core, session, &mut loaded, &rows).await?;
-    Ok(loaded)
+    let texts: [Value<'_>; 1] = [&texts];
+    let look = match Look::first(core, claims) {
+        Some(look) => Some((session.ready(look.sql(core)).await?, look)),
+        None => None,
+    };
+    let locking = async {
+        if !names.is_empty() {
+            return send(session, &mut begin, &ready, &texts).await;
+        }
+        if let Some(begin) = begin.take() {
+            session.run(&begin).await?;
+        }
+        Ok(Vec::new())
+    };
+    let looking = async {
+        match &look {
+            Some((ready, look)) => look.send(session, ready).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    // Both are sent at once, and in this order.
+    let (rows, heads) = join(locking, looking).await;
+    take_in(core, session, &mut loaded, &rows?).await?;
+    let heads = take_in(core, session, &mut loaded, &heads?).await?;
+    Ok((loaded, heads))
 }
 
 /// Sends a statement, behind the beginning of the transaction if that is still to come.

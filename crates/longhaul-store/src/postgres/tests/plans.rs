@@ -51,7 +51,8 @@ async fn every_question_has_its_index() {
     for (what, sql, index) in [
         ("get", &sql.get, "operation_pkey"),
         ("lock", &sql.lock_rows, "operation_pkey"),
-        ("update", &sql.update, "operation_pkey"),
+        ("write", &sql.write, "operation_pkey"),
+        ("replace", &sql.replace, "operation_pkey"),
         ("claim", &sql.claimable, "operation_claimable"),
         ("due", &sql.due, "operation_due"),
         ("first due", &sql.first_due, "operation_due"),

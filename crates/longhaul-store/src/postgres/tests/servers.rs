@@ -181,6 +181,13 @@ async fn one_request_id_on_two_servers_makes_one_operation() {
 async fn a_value_that_the_database_refuses_harms_only_its_own_command() {
     let options = Options { writers: 1, ..options() };
     let world = server(&options);
+    world.start_all((100..130).map(|index| a_start(&format!("o{index}"))), at(0)).await;
+    let claims: Vec<_> = (0..30)
+        .map(|_| {
+            let world = world.clone();
+            tokio::spawn(async move { world.claim(ClaimFilter::default(), 1, at(1)).await })
+        })
+        .collect();
     let tasks: Vec<_> = (0..20)
         .map(|task| {
             let world = world.clone();
@@ -199,6 +206,46 @@ async fn a_value_that_the_database_refuses_harms_only_its_own_command() {
             Ok(applied) => assert_eq!(applied.operation.name, name(&format!("o{task}"))),
         }
     }
+    let mut claimed = BTreeSet::new();
+    for claim in claims {
+        claimed.extend(claim.await.unwrap().into_iter().map(|operation| operation.name));
+    }
+    assert_eq!(claimed.len(), 30, "claims that shared its transaction were served all the same");
+}
+
+/// The others are not kept waiting for the writer whose turn it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_writer_waits_for_a_row_the_others_start_and_claim() {
+    let options = Options { lock_timeout: Duration::from_secs(60), ..options() };
+    let world = server(&options);
+    world.started("held", at(0)).await;
+    let mut client = session(&options).await;
+    let held = client.transaction().await.unwrap();
+    let lock = format!(
+        "SELECT FROM \"{}\".operation WHERE name = '{}' FOR UPDATE",
+        options.schema,
+        name("held")
+    );
+    held.batch_execute(&lock).await.unwrap();
+    let stuck = {
+        let world = world.clone();
+        tokio::spawn(async move { world.cancel("held", at(1)).await })
+    };
+    let watcher = session(&options).await;
+    let waiting =
+        "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, $1) > 0";
+    while watcher.query(waiting, &[&options.schema]).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    for round in 0..3 {
+        world.started(&format!("free{round}"), at(1)).await;
+        let claimed = world.claim(ClaimFilter::default(), 1, at(1)).await;
+        let claimed: Vec<_> = claimed.iter().map(|operation| operation.name.clone()).collect();
+        assert_eq!(claimed, [name(&format!("free{round}"))]);
+    }
+    assert!(!stuck.is_finished());
+    held.rollback().await.unwrap();
+    stuck.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
