@@ -76,6 +76,38 @@ pub(super) async fn drive<C: Client>(
     Ok(Measured { calls: latency.len(), latency, cpu: after.since(&before) })
 }
 
+/// Lets all `clients` call until `end`; they come back with every call that they made. Any failed call fails
+/// the run.
+pub(super) async fn turn<C: Client>(
+    clients: Vec<C>,
+    end: Instant,
+) -> Result<(Vec<C>, Histogram<u64>)> {
+    let (mut running, mut back) = (JoinSet::new(), Vec::with_capacity(clients.len()));
+    for mut client in clients {
+        running.spawn(async move {
+            let mut latency = histogram()?;
+            let mut from = now();
+            while from < end {
+                client.once().await?;
+                let to = now();
+                latency.saturating_record(u64::try_from((to - from).as_nanos())?);
+                from = to;
+            }
+            Ok::<_, Error>((client, latency))
+        });
+    }
+    let mut latency = histogram()?;
+    while let Some(ended) = timeout_at(end + GRACE, running.join_next())
+        .await
+        .map_err(|_| Error::from("calls hang: some are not answered long after a turn's end"))?
+    {
+        let (client, of_one) = ended??;
+        latency.add(of_one)?;
+        back.push(client);
+    }
+    Ok((back, latency))
+}
+
 async fn repeat<C: Client>(mut client: C, begin: Instant, end: Instant) -> Result<Histogram<u64>> {
     let mut latency = histogram()?;
     let mut from = now();

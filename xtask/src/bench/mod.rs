@@ -14,6 +14,7 @@ mod process;
 mod report;
 mod setting;
 mod stream;
+mod turns;
 mod words;
 mod worker;
 mod works;
@@ -57,8 +58,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 pub(crate) struct Args {
     /// W1: durable starts. W2: start, claim, finish, result. W3: cancel running operations, then queued
     /// ones. W4: get and list. W5: kill -9 and a restart. Ceilings are always measured beside them. Access:
-    /// get with tokens and policies, beside get without. Audit: start and cancel with the audit log, beside
-    /// the same without.
+    /// get with tokens and policies, beside get without on a server that is sent the same token, and on one
+    /// that is sent none: official clients send theirs to any server, so the former shows what
+    /// authorisation itself costs. Audit: start and cancel with the audit log, beside the same without.
     #[arg(value_enum, ignore_case = true, default_value = "all")]
     work: Choice,
     /// Seconds measured in each cell, after one second of warm-up.
@@ -198,6 +200,13 @@ struct Cell {
     clients: usize,
 }
 
+impl Cell {
+    /// Whether the two differ in their setting alone.
+    fn is_beside(&self, other: &Self) -> bool {
+        self.setting != other.setting && *self == Self { setting: self.setting, ..*other }
+    }
+}
+
 /// Runs the benchmark and prints its table.
 pub(crate) fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     if cfg!(debug_assertions) {
@@ -241,9 +250,11 @@ async fn measure(args: &Args) -> Result<()> {
     let run = Run { binary, args, span };
     let mut report = Report::new(args.raw.as_deref())?;
     for round in 1..=args.rounds {
-        for cell in cells(args) {
-            report.progress(round, args.rounds, cell)?;
-            for sample in run.undisturbed(round, cell).await? {
+        for together in cells(args).chunk_by(Cell::is_beside) {
+            for &cell in together {
+                report.progress(round, args.rounds, cell)?;
+            }
+            for sample in run.undisturbed(round, together).await? {
                 report.add(sample)?;
             }
         }
@@ -288,7 +299,7 @@ fn cells(args: &Args) -> Vec<Cell> {
             if clients.is_empty() {
                 clients.extend(default.iter().map(|&count| count as usize));
             }
-            // The settings of a work in turn, so that what changes meanwhile meets all alike.
+            // The settings of a work are measured side by side.
             for clients in clients {
                 let cell = |&setting| Cell { work, setting, wire: Some(wire), clients };
                 cells.extend(settings.iter().map(cell));
@@ -307,13 +318,16 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// The quietest of as many runs as patience allows; the first quiet one ends it.
-    async fn undisturbed(&self, round: u32, cell: Cell) -> Result<Vec<Sample>> {
+    async fn undisturbed(&self, round: u32, together: &[Cell]) -> Result<Vec<Sample>> {
         let until = load::now() + Duration::from_secs(self.args.patience);
         let noise = |samples: &[Sample]| samples.first().map_or(f64::MAX, |first| first.others);
         let mut quietest: Option<Vec<Sample>> = None;
         loop {
             while load::now() < until && process::busy_others(LISTEN).await? > QUIET_CORES {}
-            let samples = self.cell(round, cell).await?;
+            let samples = match together {
+                [cell] => self.cell(round, *cell).await?,
+                cells => self.side_by_side(round, cells).await?,
+            };
             let quiet = noise(&samples) <= QUIET_CORES;
             if quietest.as_ref().is_none_or(|best| noise(&samples) < noise(best)) {
                 quietest = Some(samples);

@@ -136,7 +136,7 @@ pub(super) async fn busy_others(span: Duration) -> Result<f64> {
 }
 
 /// Processor seconds of the server, of this program, and of everybody.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Cpu {
     pub server: f64,
     pub bench: f64,
@@ -150,6 +150,15 @@ impl Cpu {
             server: self.server - before.server,
             bench: self.bench - before.bench,
             all: self.all - before.all,
+        }
+    }
+
+    /// Both together.
+    pub fn and(&self, more: Self) -> Self {
+        Self {
+            server: self.server + more.server,
+            bench: self.bench + more.bench,
+            all: self.all + more.all,
         }
     }
 

@@ -158,26 +158,27 @@ impl Report {
                 writeln!(out, "| {name} | {wire} | {} | {} |", cell.clients, ratio.show(2))?;
             }
         }
-        let set = |(cell, _): &(Cell, &str)| cell.setting != Setting::Plain;
-        for (cell, point) in self.cells().into_iter().filter(set) {
-            let ratio = self.spread(cell, point, |sample| {
-                Some(sample.server_us? / self.plain(sample)?.server_us?)
-            });
-            if let (Some(ratio), Some(wire)) = (ratio, cell.wire) {
-                let (name, clients, shown) = (cell.work, cell.clients, ratio.show(3));
-                let setting = cell.setting;
-                writeln!(
-                    out,
-                    "| server µs: {name}{setting} ÷ without | {wire} | {clients} | {shown} |"
-                )?;
+        for (cell, point) in self.cells() {
+            for &(setting, called) in cell.setting.beside() {
+                let ratio = self.spread(cell, point, |sample| {
+                    Some(sample.server_us? / self.beside(sample, setting)?.server_us?)
+                });
+                if let (Some(ratio), Some(wire)) = (ratio, cell.wire) {
+                    let (what, clients) = (format!("{}{}", cell.work, cell.setting), cell.clients);
+                    let shown = ratio.show(3);
+                    writeln!(
+                        out,
+                        "| server µs: {what} ÷ {called} | {wire} | {clients} | {shown} |"
+                    )?;
+                }
             }
         }
         Ok(())
     }
 
-    /// The same work of the same round on a server without anything.
-    fn plain(&self, sample: &Sample) -> Option<&Sample> {
-        let wanted = Cell { setting: Setting::Plain, ..sample.cell };
+    /// The same work of the same round on a server of another setting.
+    fn beside(&self, sample: &Sample, setting: Setting) -> Option<&Sample> {
+        let wanted = Cell { setting, ..sample.cell };
         self.samples.iter().find(|other| other.round == sample.round && other.cell == wanted)
     }
 

@@ -17,6 +17,9 @@ use super::{Error, Result};
 pub(super) enum Setting {
     /// Nobody is asked, nothing is recorded.
     Plain,
+    /// As plain, but each call shows a token, as official clients do whether or not anybody asks: reading its
+    /// header is the protocol's cost.
+    Shown,
     /// Each call shows a token, and a policy says what it may.
     Signed,
     /// Changes are recorded; synced once a second.
@@ -35,12 +38,12 @@ pub(super) struct Prepared {
 
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Plain => "",
-            Self::Signed => ", jwt",
-            Self::Audited => ", audited",
-            Self::AuditedAndSynced => ", audited and synced",
-        })
+        match self {
+            Self::Plain => Ok(()),
+            Self::Shown | Self::Signed | Self::Audited | Self::AuditedAndSynced => {
+                write!(f, ", {}", self.label())
+            }
+        }
     }
 }
 
@@ -48,9 +51,32 @@ const OFF: &str = "[auth]\nmode = \"off\"\n";
 
 impl Setting {
     /// What access control is compared over.
-    pub const ACCESS: [Self; 2] = [Self::Plain, Self::Signed];
+    pub const ACCESS: [Self; 3] = [Self::Plain, Self::Shown, Self::Signed];
     /// What the audit log is compared over.
     pub const AUDIT: [Self; 3] = [Self::Plain, Self::Audited, Self::AuditedAndSynced];
+
+    /// Its name, also of a folder.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Shown => "off, token sent",
+            Self::Signed => "jwt",
+            Self::Audited => "audited",
+            Self::AuditedAndSynced => "audited and synced",
+        }
+    }
+
+    /// The settings that its processor time is divided by, and what to call each: for `Signed` first the one
+    /// whose clients send the same.
+    pub const fn beside(self) -> &'static [(Self, &'static str)] {
+        match self {
+            Self::Plain => &[],
+            Self::Shown | Self::Audited | Self::AuditedAndSynced => &[(Self::Plain, "without")],
+            Self::Signed => {
+                &[(Self::Shown, "off, same token sent"), (Self::Plain, "off, no token sent")]
+            }
+        }
+    }
 
     /// Writes what the server needs into `folder`.
     pub fn prepare(self, folder: &Path) -> Result<Prepared> {
@@ -59,6 +85,7 @@ impl Setting {
             |sync: &str| format!("{OFF}[audit]\ndestination = \"file:{log}\"\nsync = \"{sync}\"\n");
         Ok(match self {
             Self::Plain => Prepared { configuration: OFF.to_owned(), authorization: None },
+            Self::Shown => Prepared { configuration: OFF.to_owned(), ..signed(folder)? },
             Self::Signed => signed(folder)?,
             Self::Audited => Prepared { configuration: audit("interval"), authorization: None },
             Self::AuditedAndSynced => {
