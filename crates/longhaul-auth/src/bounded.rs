@@ -21,7 +21,7 @@ struct Halves<T> {
     old: HashTable<(u64, T)>,
 }
 
-impl<T: Clone> Bounded<T> {
+impl<T> Bounded<T> {
     pub(crate) fn new(entries_max: usize) -> Self {
         let halves = || Mutex::new(Halves { young: HashTable::new(), old: HashTable::new() });
         Self {
@@ -35,15 +35,20 @@ impl<T: Clone> Bounded<T> {
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
-    /// What is kept under this hash and fits.
-    pub(crate) fn get(&self, hash: u64, fits: impl Fn(&T) -> bool) -> Option<T> {
+    /// What `read` takes from the value that is kept under this hash and fits.
+    pub(crate) fn get<R>(
+        &self,
+        hash: u64,
+        fits: impl Fn(&T) -> bool,
+        read: impl FnOnce(&T) -> R,
+    ) -> Option<R> {
         let mut halves = self.shard(hash).lock();
         let same = |entry: &(u64, T)| entry.0 == hash && fits(&entry.1);
         if let Some((_, found)) = halves.young.find(hash, same) {
-            return Some(found.clone());
+            return Some(read(found));
         }
         let (entry, _) = halves.old.find_entry(hash, same).ok()?.remove();
-        let found = entry.1.clone();
+        let found = read(&entry.1);
         halves.keep(entry, self.half_max);
         Some(found)
     }
@@ -97,11 +102,11 @@ mod tests {
         table.put(hash(0), |&v: &u64| v == 0, 0);
         for n in 1..100_000 {
             table.put(hash(n), |&v| v == n, n);
-            assert_eq!(table.get(hash(n), |&v| v == n), Some(n));
-            assert_eq!(table.get(hash(0), |&v| v == 0), Some(0), "after {n}");
+            assert_eq!(table.get(hash(n), |&v| v == n, |&v| v), Some(n));
+            assert_eq!(table.get(hash(0), |&v| v == 0, |&v| v), Some(0), "after {n}");
         }
         assert!(table.len() <= 320, "{}", table.len());
-        assert_eq!(table.get(hash(1), |&v| v == 1), None);
+        assert_eq!(table.get(hash(1), |&v| v == 1, |&v| v), None);
     }
 
     #[test]
@@ -109,8 +114,8 @@ mod tests {
         let table = Bounded::new(64);
         for value in 0..10 {
             table.put(7, |&(key, _)| key == 'a', ('a', value));
-            assert_eq!(table.get(7, |&(key, _)| key == 'a'), Some(('a', value)));
+            assert_eq!(table.get(7, |&(key, _)| key == 'a', |kept| *kept), Some(('a', value)));
         }
-        assert_eq!(table.get(7, |&(key, _)| key == 'b'), None);
+        assert_eq!(table.get(7, |&(key, _)| key == 'b', |kept| *kept), None);
     }
 }

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use longhaul_auth::token::{Accounts, Fault, Issuer, KeySet, Rules, Verifier};
+use longhaul_auth::token::{Accounts, Fault, Issuer, KeySet, Rules, Shown, Verifier};
 use longhaul_auth::{Identity, Scopes};
 use longhaul_core::Timestamp;
 use serde_json::{Value, json};
@@ -141,17 +141,26 @@ fn with(name: &str, value: Value) -> Value {
 #[track_caller]
 fn good(verifier: &Verifier, token: &str) -> Arc<Identity> {
     let identity = verifier.verify(token, at(NOW)).unwrap();
-    // What is remembered must say the same.
+    // What is remembered must say the same, in the table and on a connection.
     assert_eq!(verifier.verify(token, at(NOW)).unwrap(), identity);
+    let shown = Shown::default();
+    for _ in 0..2 {
+        assert_eq!(verifier.verify_shown(token, &shown, at(NOW)).unwrap(), identity);
+    }
     identity
 }
 
 #[track_caller]
 fn bad(verifier: &Verifier, token: &str, want: &str) {
+    let shown = Shown::default();
     for _ in 0..2 {
-        match verifier.verify(token, at(NOW)) {
-            Err(Fault::Invalid(why)) => assert!(why.contains(want), "{why}"),
-            other => panic!("{other:?}"),
+        for answer in
+            [verifier.verify(token, at(NOW)), verifier.verify_shown(token, &shown, at(NOW))]
+        {
+            match answer {
+                Err(Fault::Invalid(why)) => assert!(why.contains(want), "{why}"),
+                other => panic!("{other:?}"),
+            }
         }
     }
 }
@@ -283,6 +292,28 @@ fn time_is_kept_with_leeway_and_never_by_memory() {
     // Only what was good once is called expired.
     let forged = rsa(2).sign(&header(), &with("exp", json!(NOW - 600)));
     bad(&verifier, &forged, "signature");
+}
+
+#[test]
+fn a_connection_remembers_no_longer_than_the_token_and_its_key_are_good() {
+    let (verifier, shown) = (verifier(), Shown::default());
+    let token = rsa(0).sign(&header(), &with("nbf", json!(NOW)));
+    let verify = |token: &str, second| verifier.verify_shown(token, &shown, at(second));
+    assert!(verify(&token, NOW - 31).is_err());
+    let ann = verify(&token, NOW - 30).unwrap();
+    assert_eq!(verify(&token, NOW + 629), Ok(ann.clone()));
+    assert_eq!(verify(&token, NOW + 630), Err(Fault::Expired));
+    assert!(verify(&token, NOW - 31).is_err(), "it is not valid yet");
+    // Another caller on the same connection is somebody else, and the first comes back as who it was.
+    let mut claims = with("nbf", json!(NOW));
+    claims["email"] = json!("bob@example.com");
+    let other = rsa(0).sign(&header(), &claims);
+    assert_eq!(other.len(), token.len());
+    assert_eq!(verify(&other, NOW).unwrap().principal.to_string(), "user:bob@example.com");
+    assert_eq!(verify(&token, NOW), Ok(ann));
+    assert!(verify(&token[..token.len() - 2], NOW).is_err(), "it lacks its end");
+    verifier.set_keys(0, set(&[rsa(2).jwk("b")]));
+    assert_eq!(verify(&token, NOW), Err(Fault::UnknownKey(0)));
 }
 
 #[test]

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::{HeaderMap, header};
 use longhaul_auth::policy::Decider;
 use longhaul_auth::refusal::{self, Asked};
-use longhaul_auth::token::{Fault, Verifier};
+use longhaul_auth::token::{Fault, Shown, Verifier};
 use longhaul_auth::{Identity, Mode, Secret};
 use longhaul_core::{Error, Timestamp};
 use longhaul_store::Store;
@@ -51,11 +51,13 @@ pub struct Access {
     decider: Arc<Decider>,
     sources: Arc<Sources>,
     certificates: Certificates,
-    needs: HashMap<Arc<str>, Needs>,
+    needs: HashMap<Arc<str>, Needs, foldhash::fast::RandomState>,
     apis: Arc<Apis>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     oversight: Arc<[Arc<dyn Oversight>]>,
+    /// Whether any of them keeps records.
+    recorded: bool,
     calls: AtomicU64,
 }
 
@@ -106,6 +108,8 @@ pub(crate) struct Credentials<'a> {
     pub query_token: Option<&'a str>,
     /// The connection's client certificate.
     pub certificate: Option<&'a ClientCertificate>,
+    /// The token of the connection's last call.
+    pub shown: Option<&'a Shown>,
 }
 
 impl<'a> Credentials<'a> {
@@ -116,6 +120,7 @@ impl<'a> Credentials<'a> {
             authorization: headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes),
             query_token: None,
             certificate: peer.and_then(|peer| peer.certificate.as_deref()),
+            shown: peer.map(|peer| &peer.shown),
         }
     }
 }
@@ -140,7 +145,7 @@ pub struct Decision {
     pub method: Arc<Method>,
     /// What it is about, such as an operation's name or the parent of a list; may be empty.
     pub resource: String,
-    /// The permissions looked at; empty where access control is off.
+    /// The permissions looked at; empty where access control is off, or nobody keeps records.
     pub permissions: Vec<Checked>,
     /// Whether the call goes on.
     pub granted: bool,
@@ -171,12 +176,12 @@ impl Decision {
     }
 }
 
-/// Where a call came from. Nothing is kept unless somebody records or counts calls.
+/// Where a call came from. Nothing is kept unless somebody counts or records calls.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
     /// The other end of the connection.
     pub address: Option<IpAddr>,
-    /// The program, as it says.
+    /// The program, as it says; empty unless somebody keeps records.
     pub agent: Arc<str>,
 }
 
@@ -184,6 +189,12 @@ pub struct Origin {
 ///
 /// Called on the way of every call, so it must be quick; it may be called from many threads at once.
 pub trait Oversight: Send + Sync {
+    /// Whether it keeps records of calls. Where nobody does, decisions come without what only records say: the
+    /// permissions looked at, and the caller's program.
+    fn records(&self) -> bool {
+        true
+    }
+
     /// Hears each decision, grants and refusals alike, before anything is done for the call. An error refuses
     /// a call that was granted (over its share, record not kept) and is its answer; for a call that is refused
     /// anyway it changes nothing. What is returned is dropped when the call is over.
@@ -255,10 +266,11 @@ impl Server {
         if !self.access.is_overseen() {
             return Origin::default();
         }
-        let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let agent = headers.get(header::USER_AGENT).filter(|_| self.access.recorded);
+        let agent = agent.and_then(|agent| agent.to_str().ok());
         Origin {
             address: extensions.get::<Arc<Peer>>().map(|peer| peer.address.ip()),
-            agent: agent.unwrap_or_default().into(),
+            agent: agent.map(Arc::from).unwrap_or_default(),
         }
     }
 
@@ -304,10 +316,11 @@ impl Server {
         caller: &Caller,
     ) -> Result<Granted, Error> {
         let access = &self.access;
+        let now = self.clock.now();
         let (permissions, refused) = match access.mode {
             Mode::Off => (Vec::new(), None),
             Mode::Local | Mode::Jwt | Mode::Mtls | Mode::JwtAndMtls => {
-                let judged = access.judge(&wanted, caller).await?;
+                let judged = access.judge(&wanted, caller, now).await?;
                 (judged.checked, judged.refused)
             }
         };
@@ -321,7 +334,7 @@ impl Server {
             resource: wanted.resource,
             permissions,
             granted: refused.is_none(),
-            at: self.clock.now(),
+            at: now,
             class,
             from: caller.from.clone(),
             call: self.access.calls.fetch_add(1, Ordering::Relaxed),
@@ -369,18 +382,28 @@ impl Access {
             (None, Some(token)) if self.mode.takes_tokens() => Some(token),
             (_, _) => None,
         };
-        let identity = match token {
-            Some(token) => self.verified(token, asked).await?,
-            None => certificate.ok_or_else(|| refusal::credentials_missing(asked))?,
-        };
+        if let Some(token) = token {
+            return self.verified(token, credentials.shown, asked).await;
+        }
+        let identity = certificate.ok_or_else(|| refusal::credentials_missing(asked))?;
         if identity.expired(self.clock.now()) {
             return Err(refusal::credentials_expired(asked));
         }
         Ok(identity)
     }
 
-    async fn verified(&self, token: &str, asked: Asked<'_>) -> Result<Arc<Identity>, Error> {
-        let mut found = self.verifier.verify(token, self.clock.now());
+    /// Whose token this is, at this moment.
+    async fn verified(
+        &self,
+        token: &str,
+        shown: Option<&Shown>,
+        asked: Asked<'_>,
+    ) -> Result<Arc<Identity>, Error> {
+        let now = self.clock.now();
+        let mut found = match shown {
+            Some(shown) => self.verifier.verify_shown(token, shown, now),
+            None => self.verifier.verify(token, now),
+        };
         if let Err(Fault::UnknownKey(place)) = found
             && self.sources.refetch(place).await
         {
@@ -398,7 +421,7 @@ impl Access {
 
 /// The token of an `Authorization` header. Source: RFC 6750, 2.1; the scheme's case does not count.
 fn bearer(header: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(header).ok()?;
-    let (scheme, token) = text.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    let (scheme, token) = header.split_at_checked("bearer ".len())?;
+    let fits = scheme.eq_ignore_ascii_case(b"bearer ");
+    Some(std::str::from_utf8(token).ok().filter(|_| fits)?.trim())
 }

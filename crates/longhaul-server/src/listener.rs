@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use longhaul_auth::token::Shown;
 use longhaul_core::{Error, Reason};
 use longhaul_wire::api::Api;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -169,7 +170,12 @@ impl Accept {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
         let (server, api, watcher) = (self.server.clone(), self.api.clone(), graceful.watcher());
-        let mut peer = Peer { address: from, is_tls: self.tls.is_some(), certificate: None };
+        let mut peer = Peer {
+            address: from,
+            is_tls: self.tls.is_some(),
+            certificate: None,
+            shown: Shown::default(),
+        };
         let Some(tls) = self.tls.clone() else {
             let serving = serve(server, api, Arc::new(peer), stream, watcher);
             tokio::spawn(async move {

@@ -11,6 +11,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,14 +97,14 @@ impl Shares {
 }
 
 /// The name that a caller is counted under: of an address of IPv6 the network that one customer has.
-fn name_of(payer: Payer<'_>) -> String {
+fn name_of(payer: Payer<'_>) -> Cow<'_, str> {
     match payer {
-        Payer::Principal(name) => name.to_owned(),
+        Payer::Principal(name) => name.into(),
         Payer::Peer(address) => match address.to_canonical() {
-            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V4(address) => address.to_string().into(),
             IpAddr::V6(address) => {
                 let [a, b, c, d, ..] = address.segments();
-                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64").into()
             }
         },
     }

@@ -49,7 +49,6 @@ enum Said {
     Depends,
 }
 
-#[derive(Clone)]
 struct Made {
     identity: Arc<Identity>,
     permission: Arc<str>,
@@ -130,10 +129,11 @@ impl Decider {
                 && *made.parent == *parent
                 && (Arc::ptr_eq(&made.identity, identity) || made.identity.is_same_member(identity))
         };
-        if let Some(made) = self.made.get(hash, same)
-            && made.generation == snapshot.generation
+        let remembered = self.made.get(hash, same, |made| (made.generation, made.said));
+        if let Some((generation, said)) = remembered
+            && generation == snapshot.generation
         {
-            return made.said;
+            return said;
         }
         let ask = Asking { policies: &snapshot.policies, identity, permission };
         let mut said = Said::No;

@@ -5,8 +5,10 @@
 mod accounts;
 mod claims;
 mod keys;
+mod shown;
 mod verify;
 
 pub use accounts::Accounts;
 pub use keys::KeySet;
+pub use shown::Shown;
 pub use verify::{Fault, HostOf, Issuer, Rules, Verifier};

@@ -1,7 +1,7 @@
 //! Which tokens are good, whose they are, and for how long that is remembered.
 //!
 //! Owns the rules and the table of verified tokens. A token stays in the table until it ends or any key
-//! goes, and is kept there by its digest alone.
+//! goes, and is kept there by its digest alone. Beside it a connection knows the token that it showed last.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use aws_lc_rs::digest;
 use longhaul_core::Timestamp;
 
 use super::claims::{Claims, Parts, parse};
-use super::{Accounts, KeySet};
+use super::{Accounts, KeySet, Shown};
 use crate::bounded::Bounded;
 use crate::identity::CLOUD_PLATFORM;
 use crate::{Identity, Principal, Scopes};
@@ -85,8 +85,9 @@ pub struct Verifier {
     remembered: Bounded<Remembered>,
 }
 
-#[derive(Clone)]
-struct Remembered {
+/// What is known of a token that was good once.
+#[derive(Clone, Debug)]
+pub(super) struct Remembered {
     digest: [u8; 32],
     identity: Arc<Identity>,
     generation: u64,
@@ -136,6 +137,29 @@ impl Verifier {
 
     /// Whose token this is.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Identity>, Fault> {
+        self.remembered(token, now).map(|known| known.identity)
+    }
+
+    /// The same for a call of a connection that has `shown` something before: the token of its last call is
+    /// known without its digest.
+    pub fn verify_shown(
+        &self,
+        token: &str,
+        shown: &Shown,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, Fault> {
+        if let Some(known) = shown.again(token)
+            && known.generation == self.generation.load(Ordering::Acquire)
+        {
+            return self.in_time(known, now).map(|known| known.identity);
+        }
+        let known = self.remembered(token, now)?;
+        shown.keep(token, known.clone());
+        Ok(known.identity)
+    }
+
+    /// What is known of a token, from the table or by checking it. It is good at this moment.
+    fn remembered(&self, token: &str, now: Timestamp) -> Result<Remembered, Fault> {
         if token.len() > self.rules.token_bytes_max {
             return Err(Fault::Invalid("the token is longer than auth.token_bytes_max"));
         }
@@ -143,33 +167,27 @@ impl Verifier {
         let digest = digest_of(token);
         let hash = u64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes"));
         let same = |kept: &Remembered| kept.digest == digest;
-        if let Some(kept) = self.remembered.get(hash, same)
-            && kept.generation == generation
+        if let Some(known) = self.remembered.get(hash, same, Remembered::clone)
+            && known.generation == generation
         {
-            return self.in_time(kept.identity, kept.not_before, now);
+            return self.in_time(known, now);
         }
         let (identity, not_before) = self.check(token, now)?;
-        let identity = Arc::new(identity);
-        let kept = Remembered { digest, identity: identity.clone(), generation, not_before };
+        let known = Remembered { digest, identity: Arc::new(identity), generation, not_before };
         // The last moment counts, too: a token that is over is not worth a place.
-        let identity = self.in_time(identity, not_before, now)?;
-        self.remembered.put(hash, same, kept);
-        Ok(identity)
+        let known = self.in_time(known, now)?;
+        self.remembered.put(hash, same, known.clone());
+        Ok(known)
     }
 
-    fn in_time(
-        &self,
-        identity: Arc<Identity>,
-        not_before: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Result<Arc<Identity>, Fault> {
-        if identity.expired(now) {
+    fn in_time(&self, known: Remembered, now: Timestamp) -> Result<Remembered, Fault> {
+        if known.identity.expired(now) {
             return Err(Fault::Expired);
         }
-        if not_before.is_some_and(|begin| now + self.rules.leeway < begin) {
+        if known.not_before.is_some_and(|begin| now + self.rules.leeway < begin) {
             return Err(Fault::Invalid("the token is not valid yet"));
         }
-        Ok(identity)
+        Ok(known)
     }
 
     fn check(&self, token: &str, now: Timestamp) -> Result<(Identity, Option<Timestamp>), Fault> {

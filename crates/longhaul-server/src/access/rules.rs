@@ -40,9 +40,13 @@ struct Asker<'a> {
 impl Access {
     /// Whether a caller may do what is wanted. An error is one of the store, or of a call that does not say
     /// which API it means.
-    pub(super) async fn judge(&self, wanted: &Wanted, caller: &Caller) -> Result<Judged, Error> {
-        let asker =
-            Asker { access: self, identity: &caller.identity, now: self.clock.now(), own: None };
+    pub(super) async fn judge(
+        &self,
+        wanted: &Wanted,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<Judged, Error> {
+        let asker = Asker { access: self, identity: &caller.identity, now, own: None };
         let method = &*wanted.method;
         if let Some(api) = &wanted.api
             && let Some(refused) = asker.scope(api, method)
@@ -235,11 +239,13 @@ impl Asker<'_> {
 
     /// The refusal of a credential that is not good for the method.
     fn scope(self, api: &Api, method: &Method) -> Option<Error> {
-        let own = [CLOUD_PLATFORM.to_owned()];
-        let wanted = if api.is_native() { own.as_slice() } else { &method.scopes };
-        let refused = !self.identity.scopes.allow(wanted, api.name());
+        let scopes = &self.identity.scopes;
+        let allowed = match api.is_native() {
+            true => scopes.allow(&[CLOUD_PLATFORM.to_owned()], api.name()),
+            false => scopes.allow(&method.scopes, api.name()),
+        };
         let asked = Asked { service: api.name(), method: &method.full_name };
-        refused.then(|| refusal::scope_insufficient(asked))
+        (!allowed).then(|| refusal::scope_insufficient(asked))
     }
 
     fn has(self, service: &str, permission: &str, name: &str, parent: &str) -> bool {
@@ -262,7 +268,9 @@ impl Asker<'_> {
                 return;
             }
             let granted = self.has(service, permission, name, parent);
-            judged.checked.push(Checked { permission: permission.clone(), granted });
+            if self.access.recorded {
+                judged.checked.push(Checked { permission: permission.clone(), granted });
+            }
             if !granted {
                 judged.refused = Some(refusal::permission_denied(service, permission, name));
             }
@@ -288,25 +296,27 @@ impl Asker<'_> {
         deleted_too: bool,
     ) -> Result<Judged, Error> {
         let access = self.access;
-        let candidates: Vec<&Arc<Api>> = match api {
-            Some(api) => vec![api],
+        let fitting: Vec<Arc<Api>>;
+        let candidates = match api {
+            Some(api) => std::slice::from_ref(api),
             None => {
                 let every = access.apis.all().iter();
-                every.filter(|api| api.parent_of_name(name).is_some()).collect()
+                fitting = every.filter(|api| api.parent_of_name(name).is_some()).cloned().collect();
+                &fitting
             }
         };
-        let needs_row = candidates.len() > 1
-            || candidates.iter().any(|api| !self.further(api, verb).is_empty());
-        let row = match OperationName::parse(name) {
-            Ok(name) if needs_row => access.store.get(&name).await?,
-            Ok(_) | Err(_) => None,
+        let needs_row =
+            candidates.len() > 1 || candidates.iter().any(|api| self.has_further(api, verb));
+        let row = match needs_row.then(|| OperationName::parse(name)) {
+            Some(Ok(name)) => access.store.get(&name).await?,
+            Some(Err(_)) | None => None,
         };
         let row = row.filter(|row| match deleted_too {
             true => !row.is_tombstone(),
             false => row.visible(self.now),
         });
         let mut first = Judged::default();
-        for candidate in &candidates {
+        for candidate in candidates {
             let own = row.as_deref().filter(|row| row.api == *candidate.name());
             let policy = own.and_then(|row| self.access.own_policy(row));
             let asker = Asker { own: policy.as_ref(), ..self };
@@ -322,7 +332,7 @@ impl Asker<'_> {
             return Ok(first);
         }
         // The operation may have a policy of its own that says yes.
-        let [only] = candidates.as_slice() else { return Ok(first) };
+        let [only] = candidates else { return Ok(first) };
         let Some((row, own)) = self.policy_of(only, name).await? else { return Ok(first) };
         let asker = Asker { own: Some(&own), ..self };
         let judged = asker.one(only, method, verb, name, Some(&row));
@@ -358,6 +368,12 @@ impl Asker<'_> {
         Ok(if again.refused.is_none() { again } else { judged })
     }
 
+    /// Whether there are any of [`Self::further`].
+    fn has_further(self, api: &Api, verb: OperationsVerb) -> bool {
+        let is_owners = verb == OperationsVerb::Cancel && self.access.owners_cancel;
+        is_owners || !self.access.further(api, verb).is_empty()
+    }
+
     /// Permissions beside those that each operation of the API needs for a verb.
     fn further(self, api: &Api, verb: OperationsVerb) -> Vec<String> {
         let mut further = self.access.further(api, verb).to_vec();
@@ -391,7 +407,7 @@ impl Asker<'_> {
     ) {
         let parent = parent_of(api, name);
         self.ask(judged, api.name(), self.access.all(api, verb), name, parent);
-        if judged.refused.is_some() {
+        if judged.refused.is_some() || !self.has_further(api, verb) {
             return;
         }
         let mut further = self.further(api, verb);

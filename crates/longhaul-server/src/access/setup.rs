@@ -79,6 +79,7 @@ impl Access {
             apis,
             store,
             clock,
+            recorded: oversight.iter().any(|one| one.records()),
             oversight: oversight.into(),
             calls: AtomicU64::new(1),
         })

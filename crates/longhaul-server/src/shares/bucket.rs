@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use longhaul_core::Timestamp;
 
-const NANOS: i128 = 1_000_000_000;
+const NANOS: u64 = 1_000_000_000;
 
 /// How fast a bucket fills, and how much it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Rate {
 
     /// Nanoseconds for one.
     fn interval(self) -> i128 {
-        NANOS / i128::from(self.per_second)
+        (NANOS / u64::from(self.per_second)).into()
     }
 }
 

@@ -8,6 +8,10 @@ use crate::access::{Class, Decision, Oversight};
 use crate::shares::{Kind, Payer, Shares};
 
 impl Oversight for Shares {
+    fn records(&self) -> bool {
+        false
+    }
+
     fn decided(&self, decision: &Decision) -> Result<Option<Box<dyn Any + Send + Sync>>, Error> {
         let (kind, held) = match decision.class {
             Class::Cancel => (Kind::Cancel, false),

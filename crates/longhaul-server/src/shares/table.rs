@@ -4,10 +4,11 @@
 //! making up callers resets nobody's counters; beyond the bound new callers share one.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use longhaul_core::Timestamp;
 use parking_lot::Mutex;
 
@@ -49,7 +50,7 @@ pub(crate) struct Table {
 
 #[derive(Debug, Default)]
 struct Shard {
-    callers: HashMap<Box<str>, Caller>,
+    callers: HashMap<Box<str>, Caller, RandomState>,
     swept_at: Timestamp,
 }
 
@@ -80,7 +81,7 @@ impl Table {
     pub(crate) fn new(max: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             shard_max: max.div_ceil(SHARDS).max(1),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use longhaul_auth::token::Shown;
 use longhaul_core::Timestamp;
 use serde::Deserialize;
 use x509_parser::certificate::X509Certificate;
@@ -18,7 +19,7 @@ use super::files::end_of;
 const NAME_BYTES_MAX: usize = 1_024;
 
 /// The other end of a connection. Each request carries it among its extensions.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Peer {
     /// Where it calls from.
     pub address: SocketAddr,
@@ -26,6 +27,8 @@ pub struct Peer {
     pub is_tls: bool,
     /// The certificate that it showed and that was found good.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// The token of its last call.
+    pub shown: Shown,
 }
 
 /// A client certificate whose chain and validity were checked.
