@@ -1,8 +1,9 @@
 //! The writers: each takes waiting commands and claims, locks their rows, decides, commits once, tells,
 //! answers.
 //!
-//! Claims go along once; those that want more look further elsewhere. Nobody is told or answered before the commit. A lost race is run again with the decisions; a command
-//! that the database does not take is parted from its mates.
+//! Claims go along once; those that want more look further elsewhere. Nobody is told or answered before the
+//! commit. A lost race is run again with the decisions; a command that the database does not take is parted
+//! from its mates.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -59,6 +60,9 @@ fn work<'c>(
             if let Some(mut claims) = claims.take() {
                 core.claims.go_on(std::mem::take(&mut claims.sweeps));
             }
+            if jobs.is_empty() {
+                return;
+            }
             let fault = match attempted {
                 Ok(results) => {
                     for (job, result) in jobs.into_iter().zip(results) {
@@ -75,7 +79,7 @@ fn work<'c>(
                     tokio::time::sleep(Duration::from_millis(u64::from(races * races))).await;
                 }
                 Fault::Race(error) | Fault::Command(error) => {
-                    if jobs.len() <= 1 {
+                    if jobs.len() == 1 {
                         tracing::error!(%error, source = ?error.source, "a command failed");
                         fail(jobs, &error);
                     } else {
