@@ -97,10 +97,10 @@ pub(super) async fn turn<C: Client>(
         });
     }
     let mut latency = histogram()?;
-    while let Some(ended) = timeout_at(end + GRACE, running.join_next())
-        .await
-        .map_err(|_| Error::from("calls hang: some are not answered long after a turn's end"))?
-    {
+    while let Some(ended) = timeout_at(end + GRACE, running.join_next()).await.map_err(|_| {
+        let seconds = GRACE.as_secs();
+        format!("{} calls are not answered {seconds} s after a turn's end", running.len())
+    })? {
         let (client, of_one) = ended??;
         latency.add(of_one)?;
         back.push(client);

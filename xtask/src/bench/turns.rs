@@ -96,7 +96,9 @@ impl<C: Client> Seat<C> {
         let meter = self.server.meter();
         let (before, begin) = (meter.read()?, load::now());
         let clients = std::mem::take(&mut self.clients);
-        let (clients, latency) = load::turn(clients, begin + span).await?;
+        let turned = load::turn(clients, begin + span).await;
+        let (clients, latency) =
+            turned.map_err(|error| format!("{}: {error}", self.cell.setting.label()))?;
         self.cpu = self.cpu.and(meter.read()?.since(&before));
         self.driven += load::now() - begin;
         self.latency.add(latency)?;
