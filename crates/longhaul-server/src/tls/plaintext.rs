@@ -13,10 +13,14 @@ use crate::call::DOMAIN;
 /// Bytes of its request that are read before the connection is closed: a close over unread bytes is a
 /// reset, and a reset may take the answer away.
 const UNREAD_BYTES_MAX: u64 = 64 << 10;
-/// Longest wait for them.
+/// Longest wait for them, and for a client's first request.
 const UNREAD_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The frames of HTTP/2 that are used here. Source: RFC 9113, 6.5 and 6.8.
+/// What a connection of HTTP/2 begins with, and a frame. Source: RFC 9113, 3.4 and 4.1.
+const PREFACE_BYTES: usize = 24;
+const FRAME_HEAD_BYTES: usize = 9;
+/// The frames of HTTP/2 that are used here. Source: RFC 9113, 6.2, 6.5 and 6.8.
+const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 /// Source: RFC 9113, 7.
@@ -44,7 +48,14 @@ impl Plain {
         );
         let answer = match self {
             Self::Http1 => http1(&error),
-            Self::Http2 => http2(&error),
+            Self::Http2 => {
+                if stream.write_all(&frame(SETTINGS, &[])).await.is_err() {
+                    return;
+                }
+                // A client that is sent away before it asked for anything only says that it gave up.
+                let _ = tokio::time::timeout(UNREAD_TIME_MAX, request_of(&mut stream)).await;
+                goaway(&error)
+            }
         };
         if stream.write_all(&answer).await.is_err() || stream.shutdown().await.is_err() {
             return;
@@ -69,15 +80,36 @@ fn http1(error: &Error) -> Vec<u8> {
     answer
 }
 
-fn http2(error: &Error) -> Vec<u8> {
-    let message = error.message.as_bytes();
-    let length = u8::try_from(8 + message.len()).unwrap_or(u8::MAX);
-    let mut answer = vec![0, 0, 0, SETTINGS, 0, 0, 0, 0, 0];
-    answer.extend_from_slice(&[0, 0, length, GOAWAY, 0, 0, 0, 0, 0]);
-    answer.put_u32(0);
-    answer.put_u32(INADEQUATE_SECURITY);
-    answer.extend_from_slice(&message[..usize::from(length) - 8]);
-    answer
+/// Reads up to the head of a first request, to the end, or to the most that is read.
+async fn request_of(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut frames = stream.take(UNREAD_BYTES_MAX);
+    frames.read_exact(&mut [0; PREFACE_BYTES]).await?;
+    loop {
+        let mut head = [0; FRAME_HEAD_BYTES];
+        frames.read_exact(&mut head).await?;
+        let [a, b, c, kind, ..] = head;
+        if kind == HEADERS {
+            return Ok(());
+        }
+        let length = u64::from(u32::from_be_bytes([0, a, b, c]));
+        tokio::io::copy(&mut (&mut frames).take(length), &mut tokio::io::sink()).await?;
+    }
+}
+
+fn goaway(error: &Error) -> Vec<u8> {
+    let mut payload = vec![0; 4];
+    payload.put_u32(INADEQUATE_SECURITY);
+    payload.extend_from_slice(error.message.as_bytes());
+    payload.truncate(u8::MAX.into());
+    frame(GOAWAY, &payload)
+}
+
+/// A frame of the whole connection, at most 255 bytes long.
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).expect("no longer than a byte counts");
+    let mut frame = vec![0, 0, length, kind, 0, 0, 0, 0, 0];
+    frame.extend_from_slice(payload);
+    frame
 }
 
 #[cfg(test)]
@@ -97,9 +129,9 @@ mod tests {
     #[test]
     fn a_goaway_has_the_length_that_it_says() {
         for message in ["short", &"x".repeat(400)] {
-            let answer = http2(&Error::new(Reason::TlsRequired, message));
-            assert_eq!(answer.len(), 9 + 9 + usize::from(answer[9 + 2]));
-            assert!(answer[26..].starts_with(&message.as_bytes()[..5]));
+            let answer = goaway(&Error::new(Reason::TlsRequired, message));
+            assert_eq!(answer.len(), FRAME_HEAD_BYTES + usize::from(answer[2]));
+            assert!(answer[17..].starts_with(&message.as_bytes()[..5]));
         }
     }
 }

@@ -232,9 +232,12 @@ async fn plain_text_at_a_tls_port_is_told_so_in_its_own_protocol() {
         assert!(answer.contains("TLS_REQUIRED") && answer.contains("https://"), "{answer}");
     }
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
-    let answer = exchange_last_bytes(server.address, preface).await;
-    assert_eq!((answer[3], answer[12]), (4, 7), "settings, then goaway: {answer:x?}");
-    assert!(text(answer).contains("TLS only"));
+    let headers = b"\x00\x00\x00\x01\x05\x00\x00\x00\x01";
+    for request in [&preface[..], &[&preface[..], headers].concat()] {
+        let answer = exchange_last_bytes(server.address, request).await;
+        assert_eq!((answer[3], answer[12]), (4, 7), "settings, then goaway: {answer:x?}");
+        assert!(text(answer).contains("TLS only"));
+    }
     let place = Place::on(Arc::new(server), Wire::Grpc);
     let error = place.client().try_get("projects/p/locations/l/operations/o").await.unwrap_err();
     // What gRPC makes of INADEQUATE_SECURITY; nothing repeats it.
