@@ -49,6 +49,18 @@ pub(super) async fn session(options: &Options) -> tokio_postgres::Client {
     client
 }
 
+/// Locks an operation's row until the transaction ends.
+async fn hold<'c>(
+    client: &'c mut tokio_postgres::Client,
+    options: &Options,
+    id: &str,
+) -> tokio_postgres::Transaction<'c> {
+    let held = client.transaction().await.expect("it begins");
+    let lock = format!("SELECT FROM \"{}\".operation WHERE name = $1 FOR UPDATE", options.schema);
+    held.execute(&lock, &[&name(id).as_str()]).await.expect("the row");
+    held
+}
+
 /// Waits for something that another task brings about.
 pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..500 {
@@ -220,13 +232,7 @@ async fn while_a_writer_waits_for_a_row_the_others_start_and_claim() {
     let world = server(&options);
     world.started("held", at(0)).await;
     let mut client = session(&options).await;
-    let held = client.transaction().await.unwrap();
-    let lock = format!(
-        "SELECT FROM \"{}\".operation WHERE name = '{}' FOR UPDATE",
-        options.schema,
-        name("held")
-    );
-    held.batch_execute(&lock).await.unwrap();
+    let held = hold(&mut client, &options, "held").await;
     let stuck = {
         let world = world.clone();
         tokio::spawn(async move { world.cancel("held", at(1)).await })
@@ -259,13 +265,7 @@ async fn a_row_that_somebody_holds_stops_nobody_else_and_no_caller_for_ever() {
     world.started("held", at(0)).await;
     world.started("free", at(0)).await;
     let mut client = session(&options).await;
-    let held = client.transaction().await.unwrap();
-    let lock = format!(
-        "SELECT FROM \"{}\".operation WHERE name = '{}' FOR UPDATE",
-        options.schema,
-        name("held")
-    );
-    held.batch_execute(&lock).await.unwrap();
+    let held = hold(&mut client, &options, "held").await;
     let stuck = {
         let world = world.clone();
         tokio::spawn(async move { world.cancel("held", at(1)).await })
