@@ -155,7 +155,8 @@ impl Report {
                 Some(sample.per_second / self.ceiling(sample, ceiling)?.per_second)
             });
             if let (Some(ratio), Some(wire)) = (ratio, cell.wire) {
-                writeln!(out, "| {name} | {wire} | {} | {} |", cell.clients, ratio.show(2))?;
+                let (set, clients, shown) = (cell.setting, cell.clients, ratio.show(2));
+                writeln!(out, "| {name}{set} | {wire} | {clients} | {shown} |")?;
             }
         }
         for (cell, point) in self.cells() {
