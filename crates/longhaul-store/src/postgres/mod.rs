@@ -58,9 +58,9 @@ use crate::{
 pub struct Postgres {
     core: Arc<Core>,
     token_key: [u8; 32],
-    /// Tasks that end once their queues are closed and empty: those that hand claims on, and those that look
-    /// further for them.
+    /// Tasks that end once their queue is closed and empty.
     writers: Mutex<Vec<JoinHandle<()>>>,
+    /// Tasks likewise; those for claims get theirs from the writers.
     sweepers: Mutex<Vec<JoinHandle<()>>>,
     /// Tasks that end when told.
     others: Vec<JoinHandle<()>>,
@@ -122,8 +122,8 @@ impl Postgres {
             sql,
             words: words::Words::default(),
             queue: queue::Queue::new(options.queue_max, options.queue_reserve),
-            claims: sweeps::Sweeps::new(0),
-            timers: sweeps::Sweeps::new(options.queue_reserve.max(1)),
+            claims: sweeps::Sweeps::default(),
+            timers: sweeps::Sweeps::default(),
             gets: reads::Gets::default(),
             order: order::Order::default(),
             hints: hints::Hints::default(),
@@ -220,7 +220,7 @@ impl Store for Postgres {
         let (sweep, answered) = Sweep::new(due, limit, decide);
         let given_up = sweep.given_up.clone();
         let Some(patience) = patience else {
-            self.core.timers.push(sweep)?;
+            self.core.timers.push(sweep, self.core.options.queue_reserve.max(1))?;
             return answered.await.map_err(unavailable)?;
         };
         self.core.queue.push_claim(sweep, self.core.claims.waiting())?;

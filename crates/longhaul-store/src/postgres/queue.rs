@@ -39,7 +39,6 @@ pub(super) struct Queue {
     filled: Notify,
     hasher: RandomState,
     admission: Admission,
-    claim_admission: Admission,
 }
 
 #[derive(Default)]
@@ -106,7 +105,6 @@ impl Queue {
             filled: Notify::new(),
             hasher: RandomState::new(),
             admission: Admission::new(normal_max, reserve),
-            claim_admission: Admission::new(normal_max, 0),
         }
     }
 
@@ -143,7 +141,7 @@ impl Queue {
     pub fn push_claim(&self, claim: Sweep, elsewhere: usize) -> Result<(), Error> {
         let mut inner = self.inner.lock();
         let waiting = inner.claims.len() + elsewhere;
-        self.claim_admission.admit(Priority::Normal, waiting, inner.closed)?;
+        self.admission.admit(Priority::Normal, waiting, inner.closed)?;
         inner.claims.push(claim);
         drop(inner);
         self.filled.notify_one();

@@ -1,8 +1,9 @@
 //! Claims and sweeps: all that wait on this server are served by one statement, with the rows leased out
 //! from memory.
 //!
-//! Claims come here from a writer that found too little for them beside its commands. Rows that another transaction has locked are passed over, so two servers never wait for each other
-//! here; for that the order of claims is kept only among the rows that nobody holds.
+//! Claims come here from a writer that found too little for them beside its commands. Rows that another
+//! transaction has locked are passed over, so two servers never wait for each other here; for that the order
+//! of claims is kept only among the rows that nobody holds.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -96,20 +97,17 @@ impl Sweep {
 }
 
 /// Claims, or sweeps, that wait.
+#[derive(Default)]
 pub(super) struct Sweeps {
     inner: Mutex<(VecDeque<Sweep>, bool)>,
     filled: Notify,
-    admission: Admission,
 }
 
 impl Sweeps {
-    pub fn new(max: usize) -> Self {
-        Self { inner: Mutex::default(), filled: Notify::new(), admission: Admission::new(max, 0) }
-    }
-
-    pub fn push(&self, sweep: Sweep) -> Result<(), Error> {
+    /// Puts a sweep in line. Fails when `max` wait, or after [`Self::close`].
+    pub fn push(&self, sweep: Sweep, max: usize) -> Result<(), Error> {
         let mut inner = self.inner.lock();
-        self.admission.admit(Priority::Normal, inner.0.len(), inner.1)?;
+        Admission::new(max, 0).admit(Priority::Normal, inner.0.len(), inner.1)?;
         inner.0.push_back(sweep);
         drop(inner);
         self.filled.notify_one();
@@ -122,8 +120,7 @@ impl Sweeps {
 
     /// Answers those that have all they wanted; the others look further. They were admitted before.
     pub fn go_on(&self, sweeps: Vec<Sweep>) {
-        let (open, ended): (Vec<_>, Vec<_>) = sweeps.into_iter().partition(|one| one.left() > 0);
-        ended.into_iter().for_each(|sweep| sweep.end(None));
+        let open = still_open(sweeps);
         if !open.is_empty() {
             self.inner.lock().0.extend(open);
             self.filled.notify_one();
@@ -179,12 +176,17 @@ impl Place {
     const FIRST: Self = Self(i64::MIN, i64::MIN, 0);
 }
 
+/// Answers those that have all they wanted, and gives back the others.
+fn still_open(sweeps: Vec<Sweep>) -> Vec<Sweep> {
+    let (open, ended): (Vec<_>, Vec<_>) = sweeps.into_iter().partition(|one| one.left() > 0);
+    ended.into_iter().for_each(|sweep| sweep.end(None));
+    open
+}
+
 async fn serve(core: &Core, mut sweeps: Vec<Sweep>) {
     let (mut place, mut races, mut beyond) = (Place::FIRST, 0, 0);
     loop {
-        let (open, ended): (Vec<_>, Vec<_>) = sweeps.into_iter().partition(|one| one.left() > 0);
-        ended.into_iter().for_each(|sweep| sweep.end(None));
-        sweeps = open;
+        sweeps = still_open(sweeps);
         if sweeps.is_empty() {
             return;
         }
