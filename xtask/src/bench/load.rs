@@ -8,8 +8,8 @@ use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::Result;
 use super::process::{Cpu, Meter};
-use super::{Error, Result};
 
 /// How long calls under way at the end may still take before the run counts as stuck.
 const GRACE: Duration = Duration::from_secs(20);
@@ -58,22 +58,14 @@ pub(super) async fn drive<C: Client>(
     let start = now();
     let begin = start + span.warm_up;
     let end = begin + span.measured;
-    let mut running = JoinSet::new();
-    for client in clients {
-        running.spawn(repeat(client, begin, end));
-    }
+    let counts = move |from, to| from >= begin && to <= end;
+    let running = begun(clients, end, counts);
     sleep_until(begin).await;
     let before = meter.read()?;
     sleep_until(end).await;
     let after = meter.read()?;
-    let mut latency = histogram()?;
-    while let Some(ended) = timeout_at(end + GRACE, running.join_next())
-        .await
-        .map_err(|_| Error::from("calls hang: some are not answered long after the run's end"))?
-    {
-        latency.add(ended??)?;
-    }
-    Ok(Measured { calls: latency.len(), latency, cpu: after.since(&before) })
+    let (_, latency) = ended(running, end).await?;
+    Ok(Measured::of(latency, after.since(&before)))
 }
 
 /// Lets all `clients` call until `end`; they come back with every call that they made. Any failed call fails
@@ -82,7 +74,18 @@ pub(super) async fn turn<C: Client>(
     clients: Vec<C>,
     end: Instant,
 ) -> Result<(Vec<C>, Histogram<u64>)> {
-    let (mut running, mut back) = (JoinSet::new(), Vec::with_capacity(clients.len()));
+    ended(begun(clients, end, |_, _| true), end).await
+}
+
+type Running<C> = JoinSet<Result<(C, Histogram<u64>)>>;
+
+/// Lets each call until `end`; a call from one moment to another is recorded if it counts.
+fn begun<C: Client>(
+    clients: Vec<C>,
+    end: Instant,
+    counts: impl Fn(Instant, Instant) -> bool + Copy + Send + 'static,
+) -> Running<C> {
+    let mut running = JoinSet::new();
     for mut client in clients {
         running.spawn(async move {
             let mut latency = histogram()?;
@@ -90,36 +93,32 @@ pub(super) async fn turn<C: Client>(
             while from < end {
                 client.once().await?;
                 let to = now();
-                latency.saturating_record(u64::try_from((to - from).as_nanos())?);
+                if counts(from, to) {
+                    latency.saturating_record(u64::try_from((to - from).as_nanos())?);
+                }
                 from = to;
             }
-            Ok::<_, Error>((client, latency))
+            Ok((client, latency))
         });
     }
-    let mut latency = histogram()?;
+    running
+}
+
+/// Waits for the last calls; the clients come back with what was recorded of all.
+async fn ended<C: Client>(
+    mut running: Running<C>,
+    end: Instant,
+) -> Result<(Vec<C>, Histogram<u64>)> {
+    let (mut back, mut latency) = (Vec::with_capacity(running.len()), histogram()?);
     while let Some(ended) = timeout_at(end + GRACE, running.join_next()).await.map_err(|_| {
         let seconds = GRACE.as_secs();
-        format!("{} calls are not answered {seconds} s after a turn's end", running.len())
+        format!("calls hang: {} are not answered {seconds} s after the end", running.len())
     })? {
         let (client, of_one) = ended??;
         latency.add(of_one)?;
         back.push(client);
     }
     Ok((back, latency))
-}
-
-async fn repeat<C: Client>(mut client: C, begin: Instant, end: Instant) -> Result<Histogram<u64>> {
-    let mut latency = histogram()?;
-    let mut from = now();
-    while from < end {
-        client.once().await?;
-        let to = now();
-        if from >= begin && to <= end {
-            latency.saturating_record(u64::try_from((to - from).as_nanos())?);
-        }
-        from = to;
-    }
-    Ok(latency)
 }
 
 #[allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
